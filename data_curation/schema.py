@@ -1,0 +1,80 @@
+"""`Problem`: the one shape in which problems travel through curation, training and evaluation."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import sandbox
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Test(_Strict):
+    """One test case; the fields of `sandbox.TestCase`."""
+
+    __test__ = False  # not a pytest class
+
+    input: str = ""
+    output: str = ""
+    call: str | None = None
+    weight: float = 1.0
+    sample: bool = False  # shown in the statement
+
+    def case(self) -> sandbox.TestCase:
+        return sandbox.TestCase(self.input, self.output, self.call, self.weight)
+
+
+class Solution(_Strict):
+    """A program with what is known of it."""
+
+    code: str
+    language: str = "python"
+    verdict: Literal["accepted", "wrong_answer", "time_limit_exceeded", "run_time_error", "rejected"] = "accepted"
+    note: str = ""
+
+
+class Problem(_Strict):
+    """A contest problem: statement, limits, tests, checker and known solutions.
+
+    `family` groups renamed copies and close variants: splits never separate a family. `rating` is on the Codeforces
+    scale; `difficulty` is a label or level of the source.
+    """
+
+    id: str
+    title: str = ""
+    statement: str
+    starter_code: str = ""
+    tests: list[Test] = Field(default_factory=list)
+    cpu_s: float = 2.0
+    memory_mb: int = 256
+    checker: str = "tokens"
+    languages: list[str] = Field(default_factory=lambda: ["python"])
+    solutions: list[Solution] = Field(default_factory=list)
+    family: str = ""
+    rating: float | None = None
+    difficulty: str = ""
+    tags: list[str] = Field(default_factory=list)
+    date: datetime.date | None = None
+    source: str = ""
+    license: str = ""
+    url: str = ""
+
+    @property
+    def limits(self) -> sandbox.Limits:
+        return sandbox.Limits(cpu_s=self.cpu_s, memory_mb=self.memory_mb)
+
+    @property
+    def cases(self) -> list[sandbox.TestCase]:
+        return [test.case() for test in self.tests]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over what a reward depends on: statement, tests, limits and checker."""
+        body = self.model_dump_json(include={"statement", "starter_code", "tests", "cpu_s", "memory_mb", "checker"})
+        return hashlib.sha256(body.encode()).hexdigest()[:16]
