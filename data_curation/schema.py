@@ -39,6 +39,16 @@ class Solution(_Strict):
     note: str = ""
 
 
+class Generator(_Strict):
+    """A Python program that prints one test input for each line of `arguments` given on its standard input.
+
+    Curation runs it in the sandbox and takes the expected outputs from the accepted solutions, which must agree.
+    """
+
+    code: str
+    arguments: list[str]
+
+
 class Problem(_Strict):
     """A contest problem: statement, limits, tests, checker and known solutions.
 
@@ -51,6 +61,7 @@ class Problem(_Strict):
     statement: str
     starter_code: str = ""
     tests: list[Test] = Field(default_factory=list)
+    generator: Generator | None = None
     cpu_s: float = 2.0
     memory_mb: int = 256
     checker: str = "tokens"
