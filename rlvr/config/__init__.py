@@ -1,0 +1,27 @@
+"""Typed recipes: YAML in, validated objects out; nothing here imports torch."""
+
+from rlvr.config.evaluation import EvaluationRecipe
+from rlvr.config.grpo import Arithmetic, BudgetSection, GRPORecipe, PhaseSection
+from rlvr.config.load import RecipeError, Strict, load_recipe, write_resolved
+from rlvr.config.quickstart import QuickstartRecipe
+from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
+from rlvr.config.sft import SFTRecipe
+
+__all__ = [
+    "Arithmetic",
+    "BudgetSection",
+    "DataSection",
+    "EvaluationRecipe",
+    "GRPORecipe",
+    "JudgeSection",
+    "ModelSection",
+    "PhaseSection",
+    "PromptSection",
+    "QuickstartRecipe",
+    "RecipeError",
+    "SFTRecipe",
+    "Strict",
+    "TrackingSection",
+    "load_recipe",
+    "write_resolved",
+]

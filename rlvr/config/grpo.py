@@ -1,0 +1,208 @@
+"""Recipe of a GRPO stage: model, problems, budget, phases, and the arithmetic between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rlvr.config.load import Strict
+from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
+
+
+class GRPOSection(Strict):
+    """Sampling and optimiser settings under the names of TRL's GRPOConfig; `extra` reaches every other field of it.
+
+    A step generates `problems_per_step x num_generations` rollouts and makes `updates_per_step` optimiser updates of
+    them. `num_generations` is the mean group size; the budget policy decides each group's own.
+    """
+
+    problems_per_step: int = Field(default=32, ge=1)
+    num_generations: int = Field(default=8, ge=2)
+    updates_per_step: int = Field(default=1, ge=1)
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    max_steps: int = Field(default=100, ge=1)
+    max_length: int | None = Field(default=None, ge=16)  # the window: prompt + completion
+    max_completion_length: int = Field(default=512, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_k: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=1e-6, gt=0)
+    lr_scheduler_type: str = "constant_with_warmup"
+    warmup_steps: float = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    loss_type: Literal["dapo", "grpo", "bnpo", "dr_grpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    beta: float = Field(default=0.0, ge=0)
+    epsilon: float = Field(default=0.2, gt=0)
+    epsilon_high: float | None = Field(default=0.28, gt=0)
+    mask_truncated_completions: bool = False
+    num_iterations: int = Field(default=1, ge=1)
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    use_vllm: bool = False
+    vllm_mode: Literal["colocate", "server"] = "colocate"
+    save_steps: int = Field(default=50, ge=1)  # in steps, not in updates
+    save_total_limit: int | None = Field(default=2, ge=1)
+    advantage_clip: float | None = Field(default=None, gt=0)
+    prompt_weighting: Literal["rollout", "problem"] = "rollout"
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class BudgetSection(Strict):
+    """How a step's rollouts are shared among its problems (Knapsack RL, arXiv 2509.25849)."""
+
+    policy: Literal["uniform", "knapsack"] = "uniform"
+    estimator: Literal["window", "beta"] = "window"
+    low: int = Field(default=2, ge=0)
+    high: int = Field(default=128, ge=1)
+    fallback: bool = True
+    confidence: float = Field(default=0.9, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BudgetSection:
+        if self.low > self.high:
+            raise ValueError(f"budget.low ({self.low}) exceeds budget.high ({self.high})")
+        if self.low == 1:
+            raise ValueError("budget.low must be 0 or at least 2: a lone rollout has no baseline and no gradient")
+        return self
+
+
+class PhaseSection(Strict):
+    """A phase of hard focus: `steps` steps on the `problems` hardest of the phase before (None: all of them)."""
+
+    steps: int = Field(ge=1)
+    problems: int | None = Field(default=None, ge=1)
+
+
+class CurriculumSection(Strict):
+    """DRIVE's hard focus (arXiv 2511.06307, section 3.2).
+
+    `measure_rollouts` > 0: every problem is first tried that many times by the starting policy (Pre-GRPO) and the
+    pass rates rank the problems and open the success-rate history. `keep_easy` mixes that share of problems from
+    outside the phase's hard subset into every step, because hard-only training forgets.
+    """
+
+    measure_rollouts: int = Field(default=0, ge=0)
+    phases: list[PhaseSection] = Field(default_factory=list)
+    keep_easy: float = Field(default=0.0, ge=0, lt=1)
+    max_pass_rate: float = Field(default=1.0, gt=0, le=1)  # a measured rate above it is not "hard"
+    min_pass_rate: float = Field(default=0.0, ge=0, le=1)  # a measured rate below it is set aside as hopeless for now
+
+
+class RewardSection(Strict):
+    """From verdict to reward; an infrastructure failure never has one."""
+
+    scoring: Literal["all_pass", "fraction"] = "all_pass"
+    overlong_buffer: int = Field(default=0, ge=0)  # tokens before the limit over which DAPO's soft penalty grows
+    overlong_penalty: float = Field(default=1.0, ge=0)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a step costs, worked out from a recipe and the number of processes."""
+
+    problems_per_step: int
+    rollouts_per_step: int
+    processes: int
+    per_device_train_batch_size: int
+    micro_batches: int  # per process and step
+    gradient_accumulation_steps: int
+    updates_per_step: int
+    steps: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.problems_per_step} problems x {self.rollouts_per_step // self.problems_per_step} rollouts"
+            f" = {self.rollouts_per_step} rollouts a step; {self.processes} process(es) x {self.micro_batches}"
+            f" micro-batches of {self.per_device_train_batch_size}; {self.updates_per_step} update(s) a step;"
+            f" {self.steps} steps = {self.steps * self.rollouts_per_step:,} rollouts"
+        )
+
+
+class GRPORecipe(Strict):
+    """`rlvr train`: one GRPO stage."""
+
+    name: str
+    output_dir: str = ""  # default: runs/<name>
+    stage: str = "stage1"
+    seed: int = 0
+    model: ModelSection
+    data: DataSection
+    prompt: PromptSection = PromptSection()
+    grpo: GRPOSection = GRPOSection()
+    budget: BudgetSection = BudgetSection()
+    curriculum: CurriculumSection = CurriculumSection()
+    reward: RewardSection = RewardSection()
+    judge: JudgeSection = JudgeSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_folder(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") and not values.get("output_dir"):
+            values = {**values, "output_dir": f"runs/{values['name']}"}
+        return values
+
+    @model_validator(mode="after")
+    def _possible(self) -> GRPORecipe:
+        self.arithmetic(1)
+        grpo, budget = self.grpo, self.budget
+        if grpo.max_length is not None and grpo.max_completion_length >= grpo.max_length:
+            raise ValueError(
+                f"grpo.max_completion_length ({grpo.max_completion_length}) must be below grpo.max_length"
+                f" ({grpo.max_length}), the window of prompt and completion together"
+            )
+        if budget.policy == "knapsack" and not budget.low <= grpo.num_generations <= budget.high:
+            raise ValueError(
+                f"grpo.num_generations ({grpo.num_generations}), the mean group size, must lie between"
+                f" budget.low ({budget.low}) and budget.high ({budget.high})"
+            )
+        if self.reward.overlong_buffer >= grpo.max_completion_length:
+            raise ValueError(
+                f"reward.overlong_buffer ({self.reward.overlong_buffer}) must be below"
+                f" grpo.max_completion_length ({grpo.max_completion_length})"
+            )
+        if self.curriculum.min_pass_rate > self.curriculum.max_pass_rate:
+            raise ValueError("curriculum.min_pass_rate exceeds curriculum.max_pass_rate: no problem would be left")
+        sizes = [phase.problems for phase in self.curriculum.phases if phase.problems is not None]
+        if sizes != sorted(sizes, reverse=True):
+            raise ValueError(f"curriculum.phases: subsets are nested, so sizes must not grow (got {sizes})")
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run: the phases' sum where there are phases."""
+        return sum(phase.steps for phase in self.curriculum.phases) or self.grpo.max_steps
+
+    def arithmetic(self, processes: int) -> Arithmetic:
+        """Returns the batch arithmetic on `processes` processes; raises ValueError where it does not divide."""
+        grpo = self.grpo
+        rollouts = grpo.problems_per_step * grpo.num_generations
+        share = processes * grpo.per_device_train_batch_size
+        if rollouts % share:
+            raise ValueError(
+                f"grpo.problems_per_step x grpo.num_generations = {grpo.problems_per_step} x {grpo.num_generations}"
+                f" = {rollouts} rollouts do not divide into micro-batches of {processes} process(es) x"
+                f" grpo.per_device_train_batch_size {grpo.per_device_train_batch_size} = {share}"
+            )
+        micro = rollouts // share
+        if micro % grpo.updates_per_step:
+            raise ValueError(
+                f"grpo.updates_per_step ({grpo.updates_per_step}) must divide the {micro} micro-batches of a step;"
+                f" lower it or lower grpo.per_device_train_batch_size ({grpo.per_device_train_batch_size})"
+            )
+        return Arithmetic(
+            problems_per_step=grpo.problems_per_step,
+            rollouts_per_step=rollouts,
+            processes=processes,
+            per_device_train_batch_size=grpo.per_device_train_batch_size,
+            micro_batches=micro,
+            gradient_accumulation_steps=micro // grpo.updates_per_step,
+            updates_per_step=grpo.updates_per_step,
+            steps=self.steps,
+        )

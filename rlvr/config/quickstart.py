@@ -1,0 +1,50 @@
+"""Recipe of the quickstart: the whole road at a size that two cores walk in minutes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from rlvr.config.evaluation import SamplingSection
+from rlvr.config.grpo import BudgetSection, CurriculumSection, GRPOSection
+from rlvr.config.load import Strict
+from rlvr.config.sections import JudgeSection, TrackingSection
+from rlvr.config.sft import SFTSection
+
+
+class TinyModelSection(Strict):
+    """Size of the policy that is built on the spot."""
+
+    vocab_size: int = Field(default=1024, ge=300)
+    hidden: int = Field(default=128, ge=8)
+    layers: int = Field(default=3, ge=1)
+    heads: int = Field(default=4, ge=1)
+    mlp: int = Field(default=384, ge=8)
+    max_positions: int = Field(default=256, ge=64)
+    tokenizer_samples: int = Field(default=4000, ge=100)
+
+
+class StageSection(Strict):
+    """One GRPO stage of the quickstart."""
+
+    grpo: GRPOSection
+    budget: BudgetSection = BudgetSection()
+    curriculum: CurriculumSection = CurriculumSection()
+
+
+class QuickstartRecipe(Strict):
+    """`rlvr quickstart`: curate, SFT, stage 1, stage 2, evaluate, report."""
+
+    name: str = "quickstart"
+    output_dir: str = "runs/quickstart"
+    seed: int = 0
+    threads: int | None = Field(default=None, ge=1)  # torch threads; None: the cores, at most 4
+    curation: dict[str, Any] = Field(default_factory=dict)  # keys of data_curation.CurationConfig
+    model: TinyModelSection = TinyModelSection()
+    sft: SFTSection
+    stage1: StageSection
+    stage2: StageSection
+    evaluation: SamplingSection = SamplingSection()
+    judge: JudgeSection = JudgeSection()
+    tracking: TrackingSection = TrackingSection()

@@ -1,0 +1,71 @@
+"""Sections that several recipes share."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from rlvr.config.load import Strict
+
+
+class ModelSection(Strict):
+    """Which policy: a local checkpoint folder, a name `rlvr models list` knows, or a hub id."""
+
+    name_or_path: str
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    revision: str | None = None
+
+
+class DataSection(Strict):
+    """Which problems: a file or folder `data_curation.load_problems` reads, in file order."""
+
+    problems: str
+    limit: int | None = Field(default=None, ge=1)
+    difficulties: list[str] | None = None  # keep only these labels
+
+
+class PromptSection(Strict):
+    """How a problem becomes a prompt and a completion becomes a program.
+
+    `plain`: the template's text, completion taken as the program. `chat`: one user message through the model's chat
+    template, program taken from the last fenced code block.
+    """
+
+    style: Literal["plain", "chat"] = "chat"
+    template: str | None = None  # str.format fields: statement, starter_code, language; None = the style's own
+    system: str | None = None
+    language: str = "python"
+
+    @field_validator("template")
+    @classmethod
+    def _has_statement(cls, template: str | None) -> str | None:
+        if template is not None and "{statement}" not in template:
+            raise ValueError("the template must contain {statement}")
+        return template
+
+
+class JudgeSection(Strict):
+    """How programs are judged."""
+
+    workers: int | None = Field(default=None, ge=1)  # None: one for each core
+    min_protection: Literal["namespaced", "confined", "limited"] = "confined"
+    allow_unconfined: bool = False
+    max_infrastructure_errors: float = Field(default=0.05, ge=0, le=1)  # share of a step above which the run stops
+
+
+class TrackingSection(Strict):
+    """Where metrics go besides the run's own metrics.jsonl."""
+
+    report_to: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default_factory=list)
+    project: str = "rlvr"
+    entity: str | None = None
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        if value in (None, "none", "None"):
+            return []
+        return [value] if isinstance(value, str) else value

@@ -1,0 +1,56 @@
+"""Recipe of supervised fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from rlvr.config.load import Strict
+from rlvr.config.sections import ModelSection, TrackingSection
+
+
+class SFTSection(Strict):
+    """Optimiser settings under the names of TRL's SFTConfig; `extra` reaches every other field of it."""
+
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    per_device_train_batch_size: int = Field(default=8, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    learning_rate: float = Field(default=1e-5, gt=0)
+    lr_scheduler_type: str = "cosine"
+    lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
+    warmup_steps: float = Field(default=0.05, ge=0)  # a value below 1 is a share of all steps
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.999
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    max_length: int = Field(default=2048, ge=8)
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    packing: bool = False
+    group_by_length: bool = False
+    logging_steps: int = Field(default=10, ge=1)
+    save_steps: int = Field(default=500, ge=1)
+    save_total_limit: int | None = Field(default=2, ge=1)
+    extra: dict[str, Any] = Field(default_factory=dict)
+
+
+class SFTRecipe(Strict):
+    """`rlvr sft`: a warm start on solutions. Rows of `data`: problem_id, prompt, completion."""
+
+    name: str
+    output_dir: str = ""  # default: runs/<name>
+    seed: int = 0
+    model: ModelSection
+    data: str
+    limit: int | None = Field(default=None, ge=1)
+    sft: SFTSection = SFTSection()
+    tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_folder(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") and not values.get("output_dir"):
+            values = {**values, "output_dir": f"runs/{values['name']}"}
+        return values
