@@ -1,0 +1,1 @@
+"""What TRL lacks: advantages of groups of any size."""

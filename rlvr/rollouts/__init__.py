@@ -1,0 +1,1 @@
+"""Prompts, generation engines and rollout records."""
