@@ -1,0 +1,56 @@
+"""How good a model is at contest problems: pass@k with intervals over problems, and results files."""
+
+from rlvr.evaluation.comparison import Comparison, compare
+from rlvr.evaluation.results import (
+    Cost,
+    Estimate,
+    ProblemOutcome,
+    Results,
+    SampleRecord,
+    SuiteMetrics,
+    build_results,
+    read_results,
+    read_samples,
+    suite_metrics,
+    write_results,
+    write_samples,
+)
+from rlvr.evaluation.statistics import (
+    PairedDifference,
+    bootstrap_ci,
+    by_difficulty,
+    difficulty_key,
+    mean_ci,
+    mean_pass_at_k,
+    paired_difference,
+    pass_at_k,
+    standard_error,
+    wilson_ci,
+)
+
+__all__ = [
+    "Comparison",
+    "Cost",
+    "Estimate",
+    "PairedDifference",
+    "ProblemOutcome",
+    "Results",
+    "SampleRecord",
+    "SuiteMetrics",
+    "bootstrap_ci",
+    "build_results",
+    "by_difficulty",
+    "compare",
+    "difficulty_key",
+    "mean_ci",
+    "mean_pass_at_k",
+    "paired_difference",
+    "pass_at_k",
+    "read_results",
+    "read_samples",
+    "standard_error",
+    "suite_metrics",
+    "wilson_ci",
+    "write_results",
+    "write_samples",
+]

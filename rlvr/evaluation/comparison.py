@@ -1,0 +1,85 @@
+"""Two results side by side, paired problem by problem."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rlvr.evaluation.results import ProblemOutcome, Results
+from rlvr.evaluation.statistics import PairedDifference, by_difficulty, paired_difference, pass_at_k_values
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """`differences[difficulty][metric]`, difficulty "all" first; only problems that both results hold."""
+
+    suite: str
+    checkpoint_a: str
+    checkpoint_b: str
+    problems: int
+    only_a: int  # problems that b lacks
+    only_b: int
+    differences: dict[str, dict[str, PairedDifference]]
+
+    def __str__(self) -> str:
+        lines = [f"{self.suite}: {self.checkpoint_a or 'a'} -> {self.checkpoint_b or 'b'}, {self.problems} problems"]
+        if self.only_a or self.only_b:
+            lines.append(f"  left out: {self.only_a} problems only in the first, {self.only_b} only in the second")
+        for level, metrics in self.differences.items():
+            for name, d in metrics.items():
+                lines.append(
+                    f"  {level:>8} {name:<8} {d.mean_a:.3f} -> {d.mean_b:.3f}  {d.difference:+.3f} "
+                    f"[{d.ci95[0]:+.3f}, {d.ci95[1]:+.3f}]  p={d.p_value:.2g}  ({d.problems} problems)"
+                )
+        return "\n".join(lines)
+
+
+def compare(results_a: Results, results_b: Results, *, suite: str | None = None) -> Comparison:
+    """What `results_b` gained over `results_a`, paired by problem. ValueError when nothing can be paired."""
+    shared = [name for name in results_a.per_problem if name in results_b.per_problem]
+    if suite is None and len(shared) > 1:
+        raise ValueError(f"both results hold several suites, name one of {', '.join(shared)}")
+    chosen = suite if suite is not None else (shared[0] if shared else None)
+    if chosen is None or chosen not in shared:
+        raise ValueError(
+            f"suite {chosen or '(any)'} is not in both results: {', '.join(results_a.per_problem) or 'none'} "
+            f"against {', '.join(results_b.per_problem) or 'none'}"
+        )
+    first, second = results_a.per_problem[chosen], results_b.per_problem[chosen]
+    common = [problem for problem in first if problem in second]
+    if not common:
+        raise ValueError(f"suite {chosen!r}: the two results have no problem in common, so they cannot be compared")
+    ks = sorted(set(results_a.results[chosen].pass_at) & set(results_b.results[chosen].pass_at))
+    levels: dict[str, list[str]] = {"all": common}
+    parts = by_difficulty((first[problem].difficulty for problem in common), common)
+    if len(parts) > 1:
+        levels |= parts
+    return Comparison(
+        suite=chosen,
+        checkpoint_a=results_a.checkpoint,
+        checkpoint_b=results_b.checkpoint,
+        problems=len(common),
+        only_a=len(first) - len(common),
+        only_b=len(second) - len(common),
+        differences={level: _differences(first, second, ids, ks) for level, ids in levels.items()},
+    )
+
+
+def _differences(
+    first: Mapping[str, ProblemOutcome], second: Mapping[str, ProblemOutcome], ids: Sequence[str], ks: Sequence[int]
+) -> dict[str, PairedDifference]:
+    found = {}
+    for k in ks:
+        both = [i for i in ids if min(first[i].samples, second[i].samples) >= k]
+        if both:
+            a, b = (
+                pass_at_k_values([part[i].passed for i in both], [part[i].samples for i in both], k)
+                for part in (first, second)
+            )
+            found[f"pass@{k}"] = paired_difference(a, b)
+    both = [i for i in ids if first[i].greedy is not None and second[i].greedy is not None]
+    if both:
+        found["greedy"] = paired_difference(
+            [float(first[i].greedy or 0) for i in both], [float(second[i].greedy or 0) for i in both]
+        )
+    return found

@@ -1,0 +1,353 @@
+"""From per-sample records to `results.json` and `samples.jsonl`, and back again."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rlvr.evaluation.statistics import (
+    by_difficulty,
+    mean_ci,
+    pass_at_k_values,
+    standard_error,
+)
+from sandbox import Verdict
+
+_VERSIONED = ("rlvr", "torch", "transformers", "trl", "vllm", "numpy")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SampleRecord(_Strict):
+    """One sampled (or greedy) solution of one problem: a row of `samples.jsonl`.
+
+    A verdict of IE is the judge's failure: the sample enters no rate and is counted apart.
+    """
+
+    problem_id: str
+    sample: int = Field(0, ge=0)  # index within the problem; the greedy solution has its own flag
+    greedy: bool = False
+    verdict: Verdict
+    difficulty: str = ""
+    family: str = ""
+    passed: int = Field(0, ge=0)  # tests
+    tests: int = Field(0, ge=0)
+    cases: list[Verdict] = Field(default_factory=list)
+    completion_tokens: int = Field(0, ge=0)
+    finish_reason: Literal["stop", "length"] = "stop"
+    prompt: str = ""
+    completion: str = ""
+    program: str = ""
+    message: str = ""
+
+
+class Estimate(_Strict):
+    """A mean over problems with its standard error (None for one problem) and 95% interval."""
+
+    value: float
+    stderr: float | None
+    ci95: tuple[float, float]
+
+
+class ProblemOutcome(_Strict):
+    """What happened on one problem: enough to compare two checkpoints problem by problem."""
+
+    difficulty: str = ""
+    samples: int = Field(ge=0)  # graded ones, without the greedy one
+    passed: int = Field(ge=0)
+    greedy: bool | None = None  # None: not sampled, or not graded
+
+
+class SuiteMetrics(_Strict):
+    """Metrics of one suite or of one difficulty of it. Rates are shares of graded samples in [0, 1]."""
+
+    problems: int
+    pass_at: dict[int, Estimate]
+    greedy: Estimate | None = None
+    by_difficulty: dict[str, SuiteMetrics] = Field(default_factory=dict)
+    verdicts: dict[str, float] = Field(default_factory=dict)
+    truncation_rate: float = 0.0
+    mean_completion_tokens: float = 0.0
+    infrastructure_errors: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The flat shape of results.json: "pass@1", "pass@1_stderr", "pass@1_ci95", ..."""
+        flat: dict[str, Any] = {"problems": self.problems}
+        named = {f"pass@{k}": estimate for k, estimate in sorted(self.pass_at.items())}
+        if self.greedy is not None:
+            named["greedy"] = self.greedy
+        for name, estimate in named.items():
+            flat |= {name: estimate.value, f"{name}_stderr": estimate.stderr, f"{name}_ci95": list(estimate.ci95)}
+        if self.by_difficulty:
+            flat["by_difficulty"] = {level: part.to_json() for level, part in self.by_difficulty.items()}
+        flat |= {name: getattr(self, name) for name in _PLAIN}
+        return flat
+
+    @classmethod
+    def from_json(cls, flat: Mapping[str, Any], where: str) -> SuiteMetrics:
+        """The metrics behind the flat shape. ValueError naming `where` and the key at fault."""
+        if "problems" not in flat:
+            raise ValueError(f"{where}: key 'problems' is missing (number of problems evaluated)")
+        names = [key for key in flat if key.startswith("pass@") and key[5:].isdigit()]
+        pass_at = {int(name[5:]): _estimate(flat, name, where) for name in names}
+        if not pass_at:
+            raise ValueError(f"{where}: no pass@k found; expected at least 'pass@1' with 'pass@1_ci95'")
+        parts = {
+            level: cls.from_json(part, f"{where}, difficulty {level!r}")
+            for level, part in flat.get("by_difficulty", {}).items()
+        }
+        greedy = _estimate(flat, "greedy", where) if flat.get("greedy") is not None else None
+        plain = {name: flat[name] for name in _PLAIN if name in flat}
+        return cls(problems=flat["problems"], pass_at=pass_at, greedy=greedy, by_difficulty=parts, **plain)
+
+
+_PLAIN = ("verdicts", "truncation_rate", "mean_completion_tokens", "infrastructure_errors")
+
+
+def _estimate(flat: Mapping[str, Any], name: str, where: str) -> Estimate:
+    value, interval = flat.get(name), flat.get(f"{name}_ci95")
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{where}: {name!r} must be a number, got {value!r}")
+    if not isinstance(interval, list | tuple) or len(interval) != 2:
+        raise ValueError(f"{where}: '{name}_ci95' must be [low, high], got {interval!r}")
+    return Estimate(value=value, stderr=flat.get(f"{name}_stderr"), ci95=(interval[0], interval[1]))
+
+
+class Cost(_Strict):
+    """Sampled tokens and seconds spent."""
+
+    tokens: int = 0
+    generate_s: float = 0.0
+    grade_s: float = 0.0
+
+
+class Results(_Strict):
+    """Content of results.json; `per_problem` maps suite -> problem id -> outcome."""
+
+    results: dict[str, SuiteMetrics]
+    n_samples: int  # per problem, without the greedy one
+    n_problems: int
+    config: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    git_revision: str | None = None
+    date: str = ""
+    checkpoint: str = ""
+    cost: Cost = Field(default_factory=Cost)
+    per_problem: dict[str, dict[str, ProblemOutcome]] = Field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        body = self.model_dump(mode="json")
+        body["results"] = {suite: metrics.to_json() for suite, metrics in self.results.items()}
+        return body
+
+
+def outcomes(records: Iterable[SampleRecord]) -> dict[str, ProblemOutcome]:
+    """Outcome of each problem, in order of first appearance; IE samples leave only the problem's name behind."""
+    samples: Counter[str] = Counter()
+    passed: Counter[str] = Counter()
+    greedy: dict[str, bool] = {}
+    difficulty: dict[str, str] = {}
+    for record in records:
+        difficulty.setdefault(record.problem_id, record.difficulty)
+        if record.verdict.is_infrastructure:
+            continue
+        accepted = record.verdict is Verdict.AC
+        if record.greedy:
+            greedy[record.problem_id] = accepted
+        else:
+            samples[record.problem_id] += 1
+            passed[record.problem_id] += accepted
+    return {
+        problem: ProblemOutcome(
+            difficulty=level, samples=samples[problem], passed=passed[problem], greedy=greedy.get(problem)
+        )
+        for problem, level in difficulty.items()
+    }
+
+
+def suite_metrics(records: Sequence[SampleRecord], *, ks: Sequence[int] | None = None) -> SuiteMetrics:
+    """Metrics of one suite, overall and by difficulty.
+
+    `ks` defaults to those of 1 and 8 that the number of samples allows. A problem with fewer than k graded samples
+    (judge failures) is left out of pass@k. ValueError when there is no graded sample or k exceeds the samples.
+    """
+    problems = outcomes(records)
+    most = max((problem.samples for problem in problems.values()), default=0)
+    if most == 0:
+        raise ValueError("no graded sample to evaluate: every record is missing, greedy or an infrastructure error")
+    wanted = tuple(ks) if ks is not None else tuple(k for k in (1, 8) if k <= most)
+    if not wanted or max(wanted) > most or min(wanted) < 1:
+        raise ValueError(f"pass@k for k={list(wanted)} needs 1 <= k <= {most}, the graded samples of a problem")
+    whole = _metrics(records, problems, wanted)
+    levels = by_difficulty((record.difficulty for record in records), records)
+    parts = {}
+    for level, members in levels.items():
+        part = outcomes(members)
+        fits = tuple(k for k in wanted if k <= max(problem.samples for problem in part.values()))
+        if fits:
+            parts[level] = _metrics(members, part, fits)
+    return whole.model_copy(update={"by_difficulty": parts if set(parts) != {""} else {}})
+
+
+def _metrics(
+    records: Sequence[SampleRecord], problems: Mapping[str, ProblemOutcome], ks: Sequence[int]
+) -> SuiteMetrics:
+    pass_at = {}
+    for k in ks:
+        counted = [problem for problem in problems.values() if problem.samples >= k]
+        pass_at[k] = _summary(pass_at_k_values([p.passed for p in counted], [p.samples for p in counted], k))
+    greedy = [float(problem.greedy) for problem in problems.values() if problem.greedy is not None]
+    sampled = [record for record in records if not record.greedy]
+    graded = [record for record in sampled if not record.verdict.is_infrastructure]
+    verdicts = Counter(record.verdict.value for record in graded)
+    return SuiteMetrics(
+        problems=len(problems),
+        pass_at=pass_at,
+        greedy=_summary(greedy) if greedy else None,
+        verdicts={name: count / len(graded) for name, count in verdicts.most_common()},
+        truncation_rate=sum(record.finish_reason == "length" for record in graded) / len(graded),
+        mean_completion_tokens=sum(record.completion_tokens for record in graded) / len(graded),
+        infrastructure_errors=sum(record.verdict.is_infrastructure for record in records),
+    )
+
+
+def _summary(values: Sequence[float] | np.ndarray) -> Estimate:
+    error = standard_error(values)
+    return Estimate(value=float(np.mean(values)), stderr=None if math.isnan(error) else error, ci95=mean_ci(values))
+
+
+def build_results(
+    suites: Mapping[str, Sequence[SampleRecord]],
+    *,
+    checkpoint: str = "",
+    config: Mapping[str, Any] | None = None,
+    cost: Cost | None = None,
+    ks: Sequence[int] | None = None,
+) -> Results:
+    """Results of one checkpoint on one or more suites (suite name -> its records), with versions and date.
+
+    ValueError as in `suite_metrics`, naming the suite.
+    """
+    metrics = {}
+    for suite, records in suites.items():
+        try:
+            metrics[suite] = suite_metrics(records, ks=ks)
+        except ValueError as error:
+            raise ValueError(f"suite {suite!r}: {error}") from error
+    per_problem = {suite: outcomes(records) for suite, records in suites.items()}
+    return Results(
+        results=metrics,
+        n_samples=max((p.samples for part in per_problem.values() for p in part.values()), default=0),
+        n_problems=sum(len(part) for part in per_problem.values()),
+        config=dict(config or {}),
+        versions=package_versions(),
+        git_revision=git_revision(),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        checkpoint=checkpoint,
+        cost=cost or Cost(tokens=sum(r.completion_tokens for records in suites.values() for r in records)),
+        per_problem=per_problem,
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages a result depends on, those installed; imports none of them."""
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_revision() -> str | None:
+    """Commit of the source tree this package runs from; None for an installed wheel or without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def write_results(results: Results, path: Path) -> Path:
+    """Path of the file written; whole or not at all. A folder gets `results.json` in it."""
+    return _write_atomically(
+        path if path.suffix else path / "results.json", [json.dumps(results.to_json(), indent=1, allow_nan=False)]
+    )
+
+
+def write_samples(records: Iterable[SampleRecord], path: Path) -> Path:
+    """Path of the JSONL file written, one record a line; whole or not at all. A folder gets `samples.jsonl`."""
+    lines = (record.model_dump_json() for record in records)
+    return _write_atomically(path if path.suffix else path / "samples.jsonl", lines)
+
+
+def _write_atomically(path: Path, lines: Iterable[str]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(line + "\n" for line in lines)
+        os.chmod(name, 0o644)  # mkstemp makes it private
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    return path
+
+
+def read_results(path: Path) -> Results:
+    """Results from a results.json or its folder. FileNotFoundError or ValueError of one line naming file and key."""
+    file = path if path.suffix else path / "results.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such results file; `rlvr evaluate` writes one")
+    try:
+        body = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}:{error.lineno}: not JSON ({error.msg})") from error
+    if not isinstance(body, dict) or not isinstance(body.get("results"), dict):
+        raise ValueError(f"{file}: key 'results' is missing or no mapping; expected suite name -> metrics")
+    try:
+        metrics = {
+            suite: SuiteMetrics.from_json(part, f"{file}, suite {suite!r}") for suite, part in body["results"].items()
+        }
+        return Results(**(body | {"results": metrics}))
+    except ValidationError as error:
+        raise ValueError(f"{file}: {_first_error(error)}") from error
+
+
+def read_samples(path: Path) -> list[SampleRecord]:
+    """Records of a samples.jsonl or its folder. FileNotFoundError or ValueError naming file, line and key."""
+    file = path if path.suffix else path / "samples.jsonl"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such samples file; `rlvr evaluate` writes one")
+    records = []
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(SampleRecord.model_validate_json(line))
+            except ValidationError as error:
+                raise ValueError(f"{file}:{number}: {_first_error(error)}") from error
+    return records
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"key {key!r}: {first['msg']}" if key else first["msg"]
