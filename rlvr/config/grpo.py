@@ -58,7 +58,7 @@ class BudgetSection(Strict):
 
     policy: Literal["uniform", "knapsack"] = "uniform"
     estimator: Literal["window", "beta"] = "window"
-    low: int = Field(default=2, ge=0)
+    low: int = Field(default=2, ge=2)  # a lone rollout has no baseline and no gradient
     high: int = Field(default=128, ge=1)
     fallback: bool = True
     confidence: float = Field(default=0.9, gt=0, lt=1)
@@ -68,9 +68,7 @@ class BudgetSection(Strict):
         if self.low > self.high:
             raise ValueError(f"budget.low ({self.low}) exceeds budget.high ({self.high})")
         if self.low == 1:
-            raise ValueError(
-                "budget.low must be 0 or at least 2: a lone rollout has no baseline and no gradient"
-            )
+            raise ValueError("budget.low must be 0 or at least 2: a lone rollout has no baseline and no gradient")
         return self
 
 
@@ -93,18 +91,14 @@ class CurriculumSection(Strict):
     phases: list[PhaseSection] = Field(default_factory=list)
     keep_easy: float = Field(default=0.0, ge=0, lt=1)
     max_pass_rate: float = Field(default=1.0, gt=0, le=1)  # a measured rate above it is not "hard"
-    min_pass_rate: float = Field(
-        default=0.0, ge=0, le=1
-    )  # a measured rate below it is set aside as hopeless for now
+    min_pass_rate: float = Field(default=0.0, ge=0, le=1)  # a measured rate below it is set aside as hopeless for now
 
 
 class RewardSection(Strict):
     """From verdict to reward; an infrastructure failure never has one."""
 
     scoring: Literal["all_pass", "fraction"] = "all_pass"
-    overlong_buffer: int = Field(
-        default=0, ge=0
-    )  # tokens before the limit over which DAPO's soft penalty grows
+    overlong_buffer: int = Field(default=0, ge=0)  # tokens before the limit over which DAPO's soft penalty grows
     overlong_penalty: float = Field(default=1.0, ge=0)
 
 
@@ -174,9 +168,7 @@ class GRPORecipe(Strict):
                 f" grpo.max_completion_length ({grpo.max_completion_length})"
             )
         if self.curriculum.min_pass_rate > self.curriculum.max_pass_rate:
-            raise ValueError(
-                "curriculum.min_pass_rate exceeds curriculum.max_pass_rate: no problem would be left"
-            )
+            raise ValueError("curriculum.min_pass_rate exceeds curriculum.max_pass_rate: no problem would be left")
         sizes = [phase.problems for phase in self.curriculum.phases if phase.problems is not None]
         if sizes != sorted(sizes, reverse=True):
             raise ValueError(f"curriculum.phases: subsets are nested, so sizes must not grow (got {sizes})")

@@ -35,9 +35,7 @@ class PromptSection(Strict):
     """
 
     style: Literal["plain", "chat"] = "chat"
-    template: str | None = (
-        None  # str.format fields: statement, starter_code, language; None = the style's own
-    )
+    template: str | None = None  # str.format fields: statement, starter_code, language; None = the style's own
     system: str | None = None
     language: str = "python"
 
@@ -55,9 +53,7 @@ class JudgeSection(Strict):
     workers: int | None = Field(default=None, ge=1)  # None: one for each core
     min_protection: Literal["namespaced", "confined", "limited"] = "confined"
     allow_unconfined: bool = False
-    max_infrastructure_errors: float = Field(
-        default=0.05, ge=0, le=1
-    )  # share of a step above which the run stops
+    max_infrastructure_errors: float = Field(default=0.05, ge=0, le=1)  # share of a step above which the run stops
 
 
 class TrackingSection(Strict):

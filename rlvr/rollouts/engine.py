@@ -1,0 +1,96 @@
+"""Generation outside the trainer: for evaluation and for measuring pass rates before a stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one pass of samples is drawn; `temperature` 0 is greedy."""
+
+    max_completion_length: int
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A generated completion: text without special tokens, length in tokens, "stop" or "length"."""
+
+    text: str
+    tokens: int
+    finish_reason: str
+
+
+class Engine(Protocol):
+    """Draws one completion for each prompt (text or chat messages), reproducibly for a seed."""
+
+    def generate(self, prompts: Sequence[Any], sampling: Sampling, seed: int) -> list[Completion]: ...
+
+
+class TransformersEngine:
+    """Batched `generate` of transformers, on CPU or one GPU."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 64) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+
+    def generate(self, prompts: Sequence[Any], sampling: Sampling, seed: int) -> list[Completion]:
+        """Returns completions in the order of `prompts`. Batches are made of prompts of similar length."""
+        ids = [self._encode(prompt) for prompt in prompts]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        done: list[Completion | None] = [None] * len(ids)
+        was_training = self.model.training
+        self.model.eval()
+        with torch.random.fork_rng(), torch.inference_mode():
+            for number, start in enumerate(range(0, len(order), self.batch_size)):
+                chosen = order[start : start + self.batch_size]
+                torch.manual_seed((seed * 1_000_003 + number) % 2**63)
+                for i, completion in zip(chosen, self._batch([ids[i] for i in chosen], sampling), strict=True):
+                    done[i] = completion
+        self.model.train(was_training)
+        return [completion for completion in done if completion is not None]
+
+    def _encode(self, prompt: Any) -> list[int]:
+        if isinstance(prompt, str):
+            return list(self.tokenizer(text=prompt)["input_ids"])
+        text = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        return list(self.tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+    def _batch(self, ids: list[list[int]], sampling: Sampling) -> list[Completion]:
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        width = max(map(len, ids))
+        device = self.model.device
+        input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
+        choice: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if sampling.temperature > 0:
+            choice = {
+                "do_sample": True,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k,
+            }
+        output = self.model.generate(
+            input_ids=input_ids,
+            attention_mask=mask,
+            max_new_tokens=sampling.max_completion_length,
+            pad_token_id=pad,
+            **choice,
+        )[:, width:].tolist()
+        stops = self.model.generation_config.eos_token_id
+        stop_ids = set(stops if isinstance(stops, list) else [stops]) | {self.tokenizer.eos_token_id}
+        completions = []
+        for row in output:
+            end = next((position for position, token in enumerate(row) if token in stop_ids), None)
+            kept = row if end is None else row[: end + 1]
+            text = self.tokenizer.decode(kept, skip_special_tokens=True)
+            completions.append(Completion(text, len(kept), "length" if end is None else "stop"))
+        return completions

@@ -1,0 +1,69 @@
+"""What a checkpoint holds beside Hugging Face's files, and how one is written so that a kill leaves no half of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STATE_FILE = "rlvr_state.json"
+STAGING = ".incomplete"
+FINAL = "final"
+
+
+def complete_checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """Returns (step, path) of every complete `checkpoint-N` in a run's folder, oldest first."""
+    found = []
+    for path in folder.glob("checkpoint-*"):
+        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
+        if match and (path / STATE_FILE).is_file():
+            found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Returns the newest complete checkpoint of a run's folder, None where there is none."""
+    checkpoints = complete_checkpoints(folder)
+    return checkpoints[-1][1] if checkpoints else None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """Returns our own state saved in a checkpoint."""
+    path = checkpoint / STATE_FILE
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: missing, so the checkpoint is incomplete; resume from an earlier one"
+        ) from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: damaged ({error}); resume from an earlier checkpoint") from None
+
+
+def publish_checkpoint(staged: Path, final: Path, state: Mapping[str, Any]) -> None:
+    """Adds our state to a staged checkpoint and moves it to its final name in one rename."""
+    path = staged / STATE_FILE
+    with path.open("w") as file:
+        json.dump(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if final.exists():
+        shutil.rmtree(final)
+    staged.rename(final)
+
+
+def rotate(folder: Path, keep: int | None) -> None:
+    """Removes the oldest complete checkpoints beyond `keep`."""
+    if keep is None:
+        return
+    for _, path in complete_checkpoints(folder)[:-keep]:
+        shutil.rmtree(path)
+
+
+def clear_staging(folder: Path) -> None:
+    """Removes what a killed run left half-written."""
+    shutil.rmtree(folder / STAGING, ignore_errors=True)

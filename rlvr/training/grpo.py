@@ -1,0 +1,241 @@
+"""One GRPO stage from a recipe: build, resume, train, save."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import GRPOConfig
+
+from data_curation import Problem
+from rlvr.budget import AllocationPolicy, Knapsack, SuccessRates, Uniform
+from rlvr.config import GRPORecipe, RecipeError, write_resolved
+from rlvr.curriculum import ProblemSchedule
+from rlvr.rewards import ProgramGrader
+from rlvr.rollouts.engine import Sampling, TransformersEngine
+from rlvr.training.callbacks import MetricsFile, ProgressBar
+from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
+from rlvr.training.environment import data_fingerprint, write_environment
+from rlvr.training.grpo_trainer import GroupedGRPOTrainer
+from rlvr.training.loading import load_policy, load_training_problems, render_prompts
+
+logger = logging.getLogger(__name__)
+
+MEASURED = "pre_grpo.json"
+
+
+def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
+    """Returns TRL's configuration for a recipe; raises RecipeError naming a key of `grpo.extra` TRL does not know."""
+    known = {field.name for field in dataclasses.fields(GRPOConfig)}
+    unknown = sorted(set(recipe.grpo.extra) - known)
+    if unknown:
+        raise RecipeError(f"grpo.extra.{unknown[0]}: TRL's GRPOConfig has no such field")
+    try:
+        arithmetic = recipe.arithmetic(processes)
+    except ValueError as error:
+        raise RecipeError(str(error)) from None
+    grpo = recipe.grpo
+    own = {
+        "problems_per_step", "updates_per_step", "max_steps", "max_length", "save_steps", "extra",
+        "advantage_clip", "prompt_weighting",
+    }  # fmt: skip
+    values: dict[str, Any] = {name: value for name, value in grpo.model_dump().items() if name not in own}
+    updates = grpo.updates_per_step * grpo.num_iterations
+    values.update(
+        output_dir=recipe.output_dir,
+        run_name=recipe.name,
+        project=recipe.tracking.project,
+        seed=recipe.seed,
+        max_steps=recipe.steps * updates,
+        gradient_accumulation_steps=arithmetic.gradient_accumulation_steps,
+        steps_per_generation=arithmetic.micro_batches,
+        logging_steps=updates,
+        save_strategy="steps",
+        save_steps=grpo.save_steps * updates,
+        report_to=list(recipe.tracking.report_to) or "none",
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        shuffle_dataset=False,  # the schedule decides the order
+        log_level="error",
+    )
+    return GRPOConfig(**{**values, **grpo.extra})
+
+
+def allocation_policy(recipe: GRPORecipe) -> AllocationPolicy:
+    """Returns the recipe's allocation policy."""
+    budget = recipe.budget
+    if budget.policy == "uniform":
+        return Uniform()
+    return Knapsack(
+        estimator=budget.estimator,
+        low=budget.low,
+        high=budget.high,
+        confidence=budget.confidence,
+        fallback=budget.fallback,
+    )
+
+
+def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> Path:
+    """Trains one stage and returns the folder of its final checkpoint (plain Hugging Face format).
+
+    Continues from the newest complete checkpoint of `recipe.output_dir`; a finished stage is returned as it is.
+    `model` and `tokenizer` replace what the recipe names, for callers that hold them already.
+    """
+    folder = Path(recipe.output_dir)
+    final = folder / FINAL
+    if final.is_dir():
+        logger.info("%s: already finished", folder)
+        return final
+    config = grpo_config(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    main = config.process_index == 0
+    problems = load_training_problems(recipe.data, recipe.prompt)
+    check_unchanged(folder, recipe, problems)
+    set_seed(recipe.seed)
+    if model is None:
+        model, tokenizer = load_policy(recipe.model)
+    room = recipe.grpo.max_length - recipe.grpo.max_completion_length if recipe.grpo.max_length else None
+    prompts = render_prompts(problems, recipe.prompt, tokenizer, room)
+    by_id = {problem.id: problem for problem in problems if problem.id in prompts}
+    if main:
+        write_resolved(recipe, folder)
+        write_environment(folder, seed=recipe.seed, problems=len(by_id), data_fingerprint=data_fingerprint(problems))
+        print(f"{recipe.stage}: {recipe.arithmetic(config.world_size)}; {len(by_id)} problems", flush=True)
+
+    curriculum = recipe.curriculum
+    schedule = ProblemSchedule(
+        list(by_id),
+        recipe.grpo.problems_per_step,
+        curriculum.phases,
+        seed=recipe.seed,
+        keep_easy=curriculum.keep_easy,
+        min_rate=curriculum.min_pass_rate,
+        max_rate=curriculum.max_pass_rate,
+    )
+    rates = SuccessRates()
+    checkpoint = latest_checkpoint(folder)
+    with ProgramGrader(recipe.prompt, recipe.reward, recipe.judge) as grader:
+        if checkpoint is not None:
+            state = read_state(checkpoint)
+            rates.load_state_dict(state["success_rates"])
+            schedule.load_state_dict(state["schedule"])
+        elif curriculum.measure_rollouts:
+            measure_pass_rates(recipe, by_id, prompts, model, tokenizer, grader, rates, config)
+        # one epoch that holds every step: resuming skips batches, and no epoch boundary touches the RNG
+        slots = recipe.steps * recipe.grpo.problems_per_step
+        dataset = Dataset.from_dict({"prompt": ["" for _ in range(slots)]})
+        trainer = GroupedGRPOTrainer(
+            recipe=recipe,
+            problems=by_id,
+            prompts=prompts,
+            schedule=schedule,
+            policy=allocation_policy(recipe),
+            rates=rates,
+            grader=grader,
+            model=model,
+            processing_class=tokenizer,
+            args=config,
+            train_dataset=dataset,
+        )
+        shown = {"group_pass_rate": "pass", "effective_gradient_ratio": "signal", "time/grade": "grade s"}
+        updates = trainer.updates_per_generation
+        trainer.metrics_file = MetricsFile(folder / "metrics.jsonl", recipe.stage, updates)
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(callback)
+        trainer.add_callback(trainer.metrics_file)
+        trainer.add_callback(ProgressBar(recipe.stage, shown, updates))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        save_final(trainer, tokenizer, final)
+    return final
+
+
+def save_final(trainer: GroupedGRPOTrainer, tokenizer: Any, final: Path) -> None:
+    """Writes model, tokenizer and our state to `final` in one rename."""
+    staged = final.with_name(".final")
+    trainer.save_model(str(staged))  # every process: sharded weights are gathered here
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        tokenizer.save_pretrained(staged)
+        publish_checkpoint(staged, final, trainer.own_state())
+    trainer.accelerator.wait_for_everyone()
+
+
+def check_unchanged(folder: Path, recipe: GRPORecipe, problems: list[Problem]) -> None:
+    """Raises RecipeError where `folder` holds a run of other data or another seed: continuing would mix two runs."""
+    path = folder / "environment.json"
+    if not path.exists() or latest_checkpoint(folder) is None:
+        return
+    with contextlib.suppress(json.JSONDecodeError):
+        earlier = json.loads(path.read_text())
+        for name, now in (("seed", recipe.seed), ("data_fingerprint", data_fingerprint(problems))):
+            if earlier.get(name, now) != now:
+                raise RecipeError(
+                    f"{folder}: holds a run with {name} {earlier[name]}, this recipe has {now};"
+                    " continue with the same, or choose another output_dir"
+                )
+
+
+def measure_pass_rates(
+    recipe: GRPORecipe,
+    problems: Mapping[str, Problem],
+    prompts: Mapping[str, Any],
+    model: Any,
+    tokenizer: Any,
+    grader: ProgramGrader,
+    rates: SuccessRates,
+    config: GRPOConfig,
+) -> None:
+    """Pre-GRPO: tries every problem `measure_rollouts` times with the starting policy and records the outcomes.
+
+    The outcomes are kept in `pre_grpo.json`, so an interrupted run does not measure again. Each process measures its
+    share; all of them record all outcomes.
+    """
+    path = Path(recipe.output_dir) / MEASURED
+    if not path.exists():
+        started = time.perf_counter()
+        count = recipe.curriculum.measure_rollouts
+        rows = [key for key in problems for _ in range(count)][config.process_index :: config.world_size]
+        model.to(config.device)
+        engine = TransformersEngine(model, tokenizer, batch_size=256 if config.device.type == "cpu" else 128)
+        sampling = Sampling(
+            recipe.grpo.max_completion_length, recipe.grpo.temperature, recipe.grpo.top_p, recipe.grpo.top_k
+        )
+        completions = engine.generate([prompts[key] for key in rows], sampling, recipe.seed + config.process_index)
+        graded = grader.grade([problems[key] for key in rows], [completion.text for completion in completions])
+        local = [(key, item.accuracy) for key, item in zip(rows, graded, strict=True)]
+        gathered = _gather(local, config)
+        outcomes: dict[str, list[float | None]] = {key: [] for key in problems}
+        for key, accuracy in gathered:
+            outcomes[key].append(accuracy)
+        if config.process_index == 0:
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text(json.dumps(outcomes))
+            temporary.replace(path)
+            tried = [accuracy for group in outcomes.values() for accuracy in group if accuracy is not None]
+            print(
+                f"{recipe.stage}: measured {len(problems)} problems x {count} rollouts in"
+                f" {time.perf_counter() - started:.0f} s: pass rate {sum(tried) / max(1, len(tried)):.3f}",
+                flush=True,
+            )
+    else:
+        outcomes = json.loads(path.read_text())
+    for key in problems:
+        rates.record(key, outcomes.get(key, []), 0)
+
+
+def _gather(local: list[Any], config: GRPOConfig) -> list[Any]:
+    if config.world_size == 1:
+        return local
+    parts: list[Any] = [None] * config.world_size
+    torch.distributed.all_gather_object(parts, local)
+    return [item for part in parts for item in part]

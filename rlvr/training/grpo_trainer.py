@@ -1,0 +1,323 @@
+"""TRL's GRPOTrainer with groups of any size: who is tried, how often, and what each rollout is worth."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from trl import GRPOTrainer
+
+from data_curation import Problem
+from rlvr.algorithms.advantages import group_advantages
+from rlvr.budget import AllocationPolicy, SuccessRates
+from rlvr.config import GRPORecipe
+from rlvr.curriculum import ProblemSchedule
+from rlvr.rewards import GradedRollout, ProgramGrader, overlong_penalty
+from rlvr.rollouts.prompts import completion_text
+from rlvr.rollouts.records import RolloutRecord, write_records
+from rlvr.training.checkpoints import STAGING, clear_staging, publish_checkpoint, rotate
+
+# The private methods this subclass overrides or calls. TRL may change them in any release: fail at import, by name.
+_SIGNATURES = {
+    "_generate_and_score_completions": ["self", "inputs"],
+    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
+    "_generate_single_turn": [
+        "self",
+        "prompt_ids",
+        "images",
+        "multimodal_fields",
+        "num_generations",
+        "has_tool_images",
+    ],
+    "_save_checkpoint": ["self", "model", "trial"],
+    "_get_output_dir": ["self", "trial"],
+}
+
+
+def check_trl() -> None:
+    """Raises ImportError where the installed TRL is not one this trainer was written for."""
+    for name, expected in _SIGNATURES.items():
+        method = getattr(GRPOTrainer, name, None)
+        found = list(inspect.signature(method).parameters) if method else None
+        if found != expected:
+            import trl
+
+            raise ImportError(
+                f"trl {trl.__version__}: GRPOTrainer.{name} has parameters {found}, expected {expected};"
+                " install a version in the range of pyproject.toml (pip install 'rlvr[train]')"
+            )
+
+
+check_trl()
+
+
+class InfrastructureError(RuntimeError):
+    """The judge failed on too many rollouts of a step for the step to mean anything."""
+
+
+class GroupedGRPOTrainer(GRPOTrainer):
+    """GRPO in which every step's problems come from a schedule and its rollouts from an allocation policy.
+
+    Both are decided when the step's generation starts, from state every process shares, so they see every reward so
+    far. The number of rollouts of a step is always `problems_per_step x num_generations`; TRL's sampler, buffers and
+    losses see ordinary rows. With the uniform policy the result equals the stock trainer's bit for bit.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: GRPORecipe,
+        problems: Mapping[str, Problem],
+        prompts: Mapping[str, Any],
+        schedule: ProblemSchedule,
+        policy: AllocationPolicy,
+        rates: SuccessRates,
+        grader: ProgramGrader,
+        state_extras: Callable[[], Mapping[str, Any]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.recipe = recipe
+        self.problems = problems
+        self.prompts = prompts
+        self.schedule = schedule
+        self.policy = policy
+        self.rates = rates
+        self.grader = grader
+        self.state_extras = state_extras or dict
+        self.updates_per_generation = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
+        self.metrics_file: Any = None  # set by the caller: receives values that are not numbers
+        self._graded: list[GradedRollout] = []
+        self._records: list[RolloutRecord] = []
+        self._gathered_rewards: torch.Tensor | None = None
+        self._generate_seconds = 0.0
+        self._step_times = {"generate": 0.0, "grade": 0.0}
+        super().__init__(reward_funcs=[self._judge_reward], **kwargs)
+
+    # -- one generation step -------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        if not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        step = self.state.global_step // self.updates_per_generation
+        keys = self.schedule.problems(step, pass_rates(self.rates))
+        counts = self.policy.allocate(keys, self.rates, len(inputs) * self.accelerator.num_processes)
+        groups = [number for number, count in enumerate(counts) for _ in range(count)]
+        local = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
+        rows = [{"prompt": self.prompts[keys[group]], "problem_id": keys[group]} for group in groups[local]]
+        estimates = [self.rates.window(key) for key in keys]
+
+        generated, graded = self._generate_seconds, self.grader.seconds
+        output = super()._generate_and_score_completions(rows)
+        self._step_times = {
+            "generate": self._generate_seconds - generated,
+            "grade": self.grader.seconds - graded,
+        }
+
+        assert self._gathered_rewards is not None
+        rewards = self._gathered_rewards[:, 0]
+        section = self.recipe.grpo
+        advantages, mixed = group_advantages(rewards, groups, scale=section.scale_rewards, clip=section.advantage_clip)
+        if section.prompt_weighting == "problem":
+            sizes = torch.tensor(counts, dtype=advantages.dtype, device=advantages.device)
+            advantages = advantages * (section.num_generations / sizes)[torch.tensor(groups, device=advantages.device)]
+        output["advantages"] = advantages[local]
+        self._logs["advantages"].clear()
+        self._logs["advantages"].extend(advantages.tolist())
+        self._finish(step + 1, keys, counts, groups, estimates, rewards, advantages, mixed)
+        return output
+
+    def _generate_single_turn(
+        self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
+    ) -> Any:
+        if self.model.training and self.use_vllm and self.vllm_mode == "server":
+            num_generations = 1  # rows are no longer equal strides of one prompt, so the server must not collapse them
+        started = time.perf_counter()
+        result = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+        self._generate_seconds += time.perf_counter() - started
+        return result
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        self._gathered_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        return self._gathered_rewards
+
+    def _judge_reward(
+        self,
+        prompts: Sequence[Any],
+        completions: Sequence[Any],
+        completion_ids: Sequence[Sequence[int]],
+        problem_id: Sequence[str],
+        **columns: Any,
+    ) -> list[float | None]:
+        texts = [completion_text(completion) for completion in completions]
+        problems = [self.problems[key] for key in problem_id]
+        self._graded = self.grader.grade(problems, texts)
+        limit, shaping = self.recipe.grpo.max_completion_length, self.recipe.reward
+        rewards: list[float | None] = []
+        self._records = []
+        for problem, prompt, text, ids, graded in zip(
+            problems, prompts, texts, completion_ids, self._graded, strict=True
+        ):
+            reward = graded.score
+            if reward is not None:
+                reward += overlong_penalty(len(ids), limit, shaping.overlong_buffer, shaping.overlong_penalty)
+            rewards.append(reward)
+            truncated = len(ids) >= limit and (not ids or ids[-1] not in self.eos_token_ids)
+            self._records.append(
+                RolloutRecord(
+                    problem_id=problem.id,
+                    family=problem.family,
+                    difficulty=problem.difficulty,
+                    prompt=prompt if isinstance(prompt, str) else completion_text(prompt),
+                    completion=text,
+                    program=graded.program,
+                    verdict=str(graded.judgement.verdict),
+                    reward=reward,
+                    passed=graded.judgement.passed,
+                    tests=len(problem.tests),
+                    cases=[str(case.verdict) for case in graded.judgement.cases],
+                    message=graded.judgement.message,
+                    completion_tokens=len(ids),
+                    finish_reason="length" if truncated else "stop",
+                )
+            )
+        return rewards
+
+    def _finish(
+        self,
+        step: int,
+        keys: Sequence[str],
+        counts: Sequence[int],
+        groups: Sequence[int],
+        estimates: Sequence[float | None],
+        rewards: torch.Tensor,
+        advantages: torch.Tensor,
+        mixed: torch.Tensor,
+    ) -> None:
+        """Records the step: success rates on every process, the rollouts' file and the metrics on the first."""
+        accuracies: list[float | None] = gather_object([graded.accuracy for graded in self._graded])
+        by_group: list[list[float | None]] = [[] for _ in keys]
+        for group, accuracy in zip(groups, accuracies, strict=True):
+            by_group[group].append(accuracy)
+        for key, outcomes in zip(keys, by_group, strict=True):
+            self.rates.record(key, outcomes, step)
+
+        records: list[RolloutRecord] = gather_object(self._records)
+        for position, record in enumerate(records):
+            group = groups[position]
+            record.step, record.stage, record.group = step, self.recipe.stage, group
+            record.advantage = float(advantages[position])
+            record.n_allocated, record.success_rate = counts[group], estimates[group]
+        if self.accelerator.is_main_process:
+            write_records(Path(self.recipe.output_dir) / "rollouts" / self.recipe.stage, step, records)
+
+        failures = sum(accuracy is None for accuracy in accuracies)
+        allowed = self.recipe.judge.max_infrastructure_errors
+        if failures > allowed * len(accuracies):
+            reason = next((record.message for record in records if record.reward is None and record.message), "")
+            raise InfrastructureError(
+                f"step {step}: the judge failed on {failures} of {len(accuracies)} rollouts, more than the allowed share"
+                f" {allowed} (judge.max_infrastructure_errors); first reason: {reason or 'none given'}"
+            )
+        self._add_metrics(records, counts, by_group, mixed, failures)
+
+    def _add_metrics(
+        self,
+        records: Sequence[RolloutRecord],
+        counts: Sequence[int],
+        by_group: Sequence[Sequence[float | None]],
+        mixed: torch.Tensor,
+        failures: int,
+    ) -> None:
+        metrics = self._metrics["train"]
+        scored = [[a for a in group if a is not None] for group in by_group]
+        effective = [bool(group) and 0 < sum(group) < len(group) for group in scored]
+        means = [sum(group) / len(group) for group in scored if group]
+        share = mixed.float().mean().item()
+        metrics["frac_reward_zero_std"][-1] = 1.0 - share
+        values = {
+            # on accuracy, not on the shaped reward: shaping makes groups differ without any signal of correctness
+            "effective_gradient_ratio": sum(n for n, good in zip(counts, effective, strict=True) if good) / sum(counts),
+            "effective_prompt_ratio": sum(effective) / len(effective),
+            "group_pass_rate": sum(means) / len(means) if means else 0.0,
+            "budget/n_min": min(counts),
+            "budget/n_max": max(counts),
+            "budget/n_mean": sum(counts) / len(counts),
+            "budget/problems": len(counts),
+            "curriculum/phase": self.schedule.phase_at(records[0].step - 1)[0] + 1,
+            "sandbox/infrastructure_errors": failures,
+            "tokens_zero_signal": sum(
+                record.completion_tokens for record, good in zip(records, mixed.tolist(), strict=True) if not good
+            ),
+            "time/generate": self._step_times["generate"],
+            "time/grade": self._step_times["grade"],
+        }
+        for verdict, count in Counter(record.verdict for record in records).items():
+            values[f"verdict/{verdict}"] = count / len(records)
+        # mean of group means, so that the allocation does not weigh in
+        by_difficulty: dict[str, dict[int, list[float]]] = {}
+        for record, accuracy in zip(records, [a for group in by_group for a in group], strict=True):
+            if accuracy is not None:
+                by_difficulty.setdefault(record.difficulty or "unknown", {}).setdefault(record.group, []).append(
+                    accuracy
+                )
+        for difficulty, members in by_difficulty.items():
+            values[f"pass_rate/{difficulty}"] = sum(sum(g) / len(g) for g in members.values()) / len(members)
+        for name, value in values.items():
+            metrics[name].append(float(value))
+        if self.metrics_file is not None:
+            histogram = Counter(counts)
+            self.metrics_file.extras["budget/allocation_histogram"] = {str(n): histogram[n] for n in sorted(histogram)}
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        metrics = self._metrics["train"]
+        if self.model.training and metrics.get("step_time"):
+            spent = sum(metrics["step_time"])
+            metrics["time/update"].append(spent - self._step_times["generate"] - self._step_times["grade"])
+        super().log(logs, start_time)
+
+    # -- checkpoints ----------------------------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(super()._get_output_dir(trial)) / STAGING)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        if self.accelerator.is_main_process:
+            clear_staging(folder)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            name = f"checkpoint-{self.state.global_step}"
+            publish_checkpoint(folder / STAGING / name, folder / name, self.own_state())
+            rotate(folder, self.args.save_total_limit)
+            clear_staging(folder)
+        self.accelerator.wait_for_everyone()
+
+    def own_state(self) -> dict[str, Any]:
+        """Returns what the run needs beside weights, optimizer, schedule and RNG, as JSON types."""
+        return {
+            "step": self.state.global_step // self.updates_per_generation,
+            "stage": self.recipe.stage,
+            "success_rates": self.rates.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            **self.state_extras(),
+        }
+
+
+def pass_rates(rates: SuccessRates) -> dict[str, float | None]:
+    """Returns every known problem's pass rate: the sliding window, or the plain mean while that is not yet valid."""
+    known: dict[str, float | None] = {}
+    for key in rates:
+        rate = rates.window(key)
+        if rate is None:
+            groups = rates.groups(key)
+            rate = sum(group.successes for group in groups) / sum(group.rollouts for group in groups)
+        known[key] = rate
+    return known

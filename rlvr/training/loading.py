@@ -1,0 +1,85 @@
+"""Models, tokenizers and problems as the trainers need them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data_curation import Problem, load_problems
+from rlvr.config import DataSection, ModelSection, PromptSection
+from rlvr.models import resolve_model
+from rlvr.rollouts.prompts import render_prompt
+
+logger = logging.getLogger(__name__)
+
+
+def load_policy(section: ModelSection) -> tuple[Any, Any]:
+    """Returns (model, tokenizer); the tokenizer pads on the left and has a padding token."""
+    path = resolve_model(section.name_or_path)
+    options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **options)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    dtype = section.dtype if section.dtype == "auto" else getattr(torch, section.dtype)
+    extra = {"attn_implementation": section.attn_implementation} if section.attn_implementation else {}
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **options)
+    return model, tokenizer
+
+
+def load_training_problems(section: DataSection, prompt: PromptSection) -> list[Problem]:
+    """Returns the problems of a recipe that can be trained on: with tests, in the recipe's language.
+
+    Raises ValueError naming the source where none is left.
+    """
+    problems = load_problems(section.problems, limit=None)
+    kept = [
+        problem
+        for problem in problems
+        if problem.tests
+        and prompt.language in problem.languages
+        and (section.difficulties is None or problem.difficulty in section.difficulties)
+    ]
+    if len(kept) < len(problems):
+        logger.warning(
+            "%s: %d of %d problems left out (no tests, not for %s, or another difficulty)",
+            section.problems,
+            len(problems) - len(kept),
+            len(problems),
+            prompt.language,
+        )
+    kept = kept[: section.limit]
+    if not kept:
+        raise ValueError(f"{section.problems}: no problem left with tests, language {prompt.language} and difficulty")
+    return kept
+
+
+def render_prompts(problems: list[Problem], prompt: PromptSection, tokenizer: Any, room: int | None) -> dict[str, Any]:
+    """Returns problem id -> prompt, leaving out prompts longer than `room` tokens (what the window leaves them).
+
+    Raises ValueError where none fits.
+    """
+    prompts = {}
+    longest = 0
+    for problem in problems:
+        rendered = render_prompt(problem, prompt)
+        if room is not None:
+            text = (
+                rendered
+                if isinstance(rendered, str)
+                else tokenizer.apply_chat_template(rendered, add_generation_prompt=True, tokenize=False)
+            )
+            length = len(tokenizer(text=text)["input_ids"])
+            longest = max(longest, length)
+            if length > room:
+                continue
+        prompts[problem.id] = rendered
+    if not prompts:
+        raise ValueError(f"every prompt is longer than the {room} tokens the window leaves (longest: {longest})")
+    if len(prompts) < len(problems):
+        logger.warning(
+            "%d of %d prompts left out: longer than %s tokens", len(problems) - len(prompts), len(problems), room
+        )
+    return prompts

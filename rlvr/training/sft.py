@@ -1,0 +1,127 @@
+"""SFT from a recipe, on TRL's SFTTrainer: loss on the completion only, resumable, checkpoints published whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import torch
+from datasets import Dataset
+from transformers import set_seed
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl import SFTConfig, SFTTrainer
+
+from rlvr.config import RecipeError, SFTRecipe, write_resolved
+from rlvr.training.callbacks import MetricsFile, ProgressBar
+from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
+from rlvr.training.environment import write_environment
+from rlvr.training.loading import load_policy
+
+logger = logging.getLogger(__name__)
+
+
+class AtomicSFTTrainer(SFTTrainer):
+    """SFTTrainer whose checkpoints appear in one rename."""
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(Path(super()._get_output_dir(trial)) / STAGING)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        if self.accelerator.is_main_process:
+            clear_staging(folder)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            name = f"checkpoint-{self.state.global_step}"
+            publish_checkpoint(folder / STAGING / name, folder / name, {"step": self.state.global_step, "stage": "sft"})
+            rotate(folder, self.args.save_total_limit)
+            clear_staging(folder)
+        self.accelerator.wait_for_everyone()
+
+
+def load_demonstrations(path: str, limit: int | None) -> Dataset:
+    """Returns a dataset with columns prompt and completion from parquet or JSONL; ValueError names what is missing."""
+    file = Path(path)
+    if not file.exists():
+        raise FileNotFoundError(f"{path}: no such file of demonstrations; make one with `rlvr curate`")
+    if file.suffix == ".parquet":
+        rows = pq.read_table(file).to_pylist()
+    else:
+        rows = []
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: line {number}: not JSON ({error})") from None
+    rows = rows[:limit]
+    if not rows:
+        raise ValueError(f"{path}: holds no demonstrations")
+    for number, row in enumerate(rows, 1):
+        for column in ("prompt", "completion"):
+            if not row.get(column):
+                raise ValueError(f"{path}: row {number}: column {column!r} is missing or empty")
+    return Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
+
+
+def train_sft(recipe: SFTRecipe) -> Path:
+    """Trains on demonstrations and returns the folder of the final checkpoint (plain Hugging Face format).
+
+    Continues from the newest complete checkpoint; a finished run is returned as it is.
+    """
+    folder = Path(recipe.output_dir)
+    final = folder / FINAL
+    if final.is_dir():
+        logger.info("%s: already finished", folder)
+        return final
+    section = recipe.sft
+    known = {field.name for field in dataclasses.fields(SFTConfig)}
+    for key in section.extra:
+        if key not in known:
+            raise RecipeError(f"sft.extra.{key}: TRL's SFTConfig has no such field")
+    set_seed(recipe.seed)
+    dataset = load_demonstrations(recipe.data, recipe.limit)
+    values = section.model_dump(exclude={"extra", "group_by_length"})
+    values.update(
+        output_dir=recipe.output_dir,
+        run_name=recipe.name,
+        project=recipe.tracking.project,
+        seed=recipe.seed,
+        train_sampling_strategy="group_by_length" if section.group_by_length else "random",
+        completion_only_loss=True,
+        save_strategy="steps",
+        report_to=list(recipe.tracking.report_to) or "none",
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        log_level="error",
+    )
+    config = SFTConfig(**{**values, **section.extra})
+    model, tokenizer = load_policy(recipe.model)
+    trainer = AtomicSFTTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
+    if trainer.accelerator.is_main_process:
+        write_resolved(recipe, folder)
+        write_environment(folder, seed=recipe.seed, demonstrations=len(dataset))
+        batch = section.per_device_train_batch_size * section.gradient_accumulation_steps * config.world_size
+        print(
+            f"sft: {len(dataset):,} demonstrations x {section.num_train_epochs:g} epochs in batches of {batch}",
+            flush=True,
+        )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.add_callback(MetricsFile(folder / "metrics.jsonl", "sft"))
+    trainer.add_callback(ProgressBar("sft", {"loss": "loss", "mean_token_accuracy": "token accuracy"}))
+    checkpoint = latest_checkpoint(folder)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    staged = final.with_name(".final")
+    trainer.save_model(str(staged))
+    trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.is_main_process:
+        tokenizer.save_pretrained(staged)
+        publish_checkpoint(staged, final, {"step": trainer.state.global_step, "stage": "sft"})
+    trainer.accelerator.wait_for_everyone()
+    return final
