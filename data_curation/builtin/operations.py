@@ -7,18 +7,14 @@ text that is evaluated here, so a program and its expected output cannot drift a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from data_curation.families import unit_hash
+
 LOWEST_BUG_RATE, HIGHEST_BUG_RATE = 0.1, 0.6
-
-
-def unit_hash(text: str) -> float:
-    """A number in [0, 1) that depends on `text` alone (SHA-256), the same on every machine and in every run."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,7 @@ def evaluator(expression: str, prints: bool) -> Callable[[list[int]], Any]:
 
 
 def _filter(name: str, phrasings: tuple[str, ...], keep: str, *wrong: str, k: tuple[int, ...] = ()) -> Operation:
-    return Operation(
-        name, phrasings, f"[x for x in a if {keep}]", tuple(f"[x for x in a if {w}]" for w in wrong), k
-    )
+    return Operation(name, phrasings, f"[x for x in a if {keep}]", tuple(f"[x for x in a if {w}]" for w in wrong), k)
 
 
 def _map(name: str, phrasings: tuple[str, ...], value: str, *wrong: str, k: tuple[int, ...] = ()) -> Operation:
@@ -95,19 +89,31 @@ LIST_OPERATIONS: tuple[Operation, ...] = (
     _map("multiply", ("multiply every number by {k}",), "x*{k}", "x**{k}", k=(3, 4, 5)),
     _map("remainder", ("replace every number by its remainder modulo {k}",), "x%{k}", "abs(x)%{k}", k=(3, 4, 5, 7)),
     _map("floor_divide", ("divide every number by {k}, rounding down",), "x//{k}", "int(x/{k})", k=(2, 3, 4)),
-    _map("digit_sum", ("replace every number by the sum of its digits",), "sum(map(int,str(abs(x))))",
-         "sum(map(int,str(x)))"),
+    _map(
+        "digit_sum",
+        ("replace every number by the sum of its digits",),
+        "sum(map(int,str(abs(x))))",
+        "sum(map(int,str(x)))",
+    ),
     _map("cap_above", ("replace every number greater than {k} by {k}",), "min(x,{k})", "max(x,{k})", k=(2, 4, 5, 9)),
     _map("cap_below", ("replace every number less than {k} by {k}",), "max(x,{k})", "min(x,{k})", k=(-4, 0, 1, 3)),
     # order and choice
     _order("reverse", ("reverse the list",), "a[::-1]", "a[::-2]", "sorted(a)[::-1]"),
-    _order("ascending", ("sort the list in increasing order",), "sorted(a)", "sorted(a,key=abs)",
-           "sorted(a)[::-1]"),
+    _order("ascending", ("sort the list in increasing order",), "sorted(a)", "sorted(a,key=abs)", "sorted(a)[::-1]"),
     _order("descending", ("sort the list in decreasing order",), "sorted(a)[::-1]", "a[::-1]", "sorted(a)"),
-    _order("first_occurrences", ("keep only the first occurrence of each value",), "list(dict.fromkeys(a))",
-           "list(set(a))", "sorted(set(a))"),
-    _order("occurring_once", ("keep only the values that occur exactly once",), "[x for x in a if a.count(x)==1]",
-           "list(dict.fromkeys(a))"),
+    _order(
+        "first_occurrences",
+        ("keep only the first occurrence of each value",),
+        "list(dict.fromkeys(a))",
+        "list(set(a))",
+        "sorted(set(a))",
+    ),
+    _order(
+        "occurring_once",
+        ("keep only the values that occur exactly once",),
+        "[x for x in a if a.count(x)==1]",
+        "list(dict.fromkeys(a))",
+    ),
     _order("first_k", ("keep only the first {k} numbers",), "a[:{k}]", "a[:{k}-1]", k=(2, 3, 4)),
     _order("last_k", ("keep only the last {k} numbers",), "a[-{k}:]", "a[{k}:]", k=(2, 3, 4)),
     _order("drop_first", ("drop the first {k} numbers",), "a[{k}:]", "a[{k}-1:]", k=(2, 3)),
@@ -117,12 +123,24 @@ LIST_OPERATIONS: tuple[Operation, ...] = (
     _order("rotate_left", ("move the first number to the end",), "a[1:]+a[:1]", "a[-1:]+a[:-1]"),
     _order("rotate_right", ("move the last number to the front",), "a[-1:]+a[:-1]", "a[1:]+a[:1]"),
     # neighbours
-    _order("differences", ("replace the list by the differences between each number and the one before it",),
-           "[y-x for x,y in zip(a,a[1:])]", "[x-y for x,y in zip(a,a[1:])]"),
-    _order("prefix_sums", ("replace the list by its prefix sums",), "[sum(a[:i+1]) for i in range(len(a))]",
-           "[sum(a[:i]) for i in range(len(a))]"),
-    _order("neighbour_sums", ("replace the list by the sums of each two neighbours",),
-           "[x+y for x,y in zip(a,a[1:])]", "[x+y for x,y in zip(a,a)]"),
+    _order(
+        "differences",
+        ("replace the list by the differences between each number and the one before it",),
+        "[y-x for x,y in zip(a,a[1:])]",
+        "[x-y for x,y in zip(a,a[1:])]",
+    ),
+    _order(
+        "prefix_sums",
+        ("replace the list by its prefix sums",),
+        "[sum(a[:i+1]) for i in range(len(a))]",
+        "[sum(a[:i]) for i in range(len(a))]",
+    ),
+    _order(
+        "neighbour_sums",
+        ("replace the list by the sums of each two neighbours",),
+        "[x+y for x,y in zip(a,a[1:])]",
+        "[x+y for x,y in zip(a,a)]",
+    ),
     _order("mirror", ("append the reversed list to itself",), "a+a[::-1]", "a+a", "a[::-1]+a"),
 )
 
@@ -132,24 +150,59 @@ PRINT_OPERATIONS: tuple[Operation, ...] = (
     _print("minimum", ("print the smallest number, or 0 if nothing is left",), "min(a,default=0)", "min(a)"),
     _print("length", ("print how many numbers are left",), "len(a)", "len(set(a))", "sum(a)"),
     _print("distinct", ("print the number of distinct values",), "len(set(a))", "len(a)"),
-    _print("range", ("print the difference between the largest and the smallest number, or 0 if nothing is left",),
-           "max(a,default=0)-min(a,default=0)", "max(a)-min(a)"),
+    _print(
+        "range",
+        ("print the difference between the largest and the smallest number, or 0 if nothing is left",),
+        "max(a,default=0)-min(a,default=0)",
+        "max(a)-min(a)",
+    ),
     _print("whole_list", ("print the resulting list", "print the list"), "*a", "a"),
     _print("first", ("print the first element, or 0 if nothing is left",), "a[0] if a else 0", "a[0]"),
     _print("last", ("print the last element, or 0 if nothing is left",), "a[-1] if a else 0", "a[-1]"),
     _print("sum_of_squares", ("print the sum of the squares",), "sum(x*x for x in a)", "sum(a)**2"),
     _print("sum_of_absolutes", ("print the sum of the absolute values",), "sum(map(abs,a))", "abs(sum(a))"),
-    _print("count_negative", ("print how many numbers are negative",), "sum(x<0 for x in a)",
-           "sum(x<=0 for x in a)", "sum(x for x in a if x<0)"),
+    _print(
+        "count_negative",
+        ("print how many numbers are negative",),
+        "sum(x<0 for x in a)",
+        "sum(x<=0 for x in a)",
+        "sum(x for x in a if x<0)",
+    ),
     _print("count_even", ("print how many numbers are even",), "sum(x%2==0 for x in a)", "sum(x%2 for x in a)"),
-    _print("count_above", ("print how many numbers are greater than {k}",), "sum(x>{k} for x in a)",
-           "sum(x>={k} for x in a)", k=(1, 2, 4, 6)),
-    _print("contains", ("print YES if the list contains {k}, otherwise NO",), '"YES" if {k} in a else "NO"', "{k} in a",
-           k=(0, 1, 2, 3, 4, 6)),
-    _print("is_sorted", ("print YES if the list is in increasing order (equal neighbours allowed), otherwise NO",),
-           '"YES" if a==sorted(a) else "NO"', '"YES" if a==sorted(set(a)) else "NO"', "a==sorted(a)"),
-    _print("sum_modulo", ("print the sum modulo {k}",), "sum(a)%{k}", "abs(sum(a))%{k}", "sum(x%{k} for x in a)",
-           k=(5, 7, 10)),
-    _print("mode_count", ("print how many times the most frequent value occurs (0 for an empty list)",),
-           "max(map(a.count,a),default=0)", "max(map(a.count,a))", "max(a,key=a.count,default=0)"),
+    _print(
+        "count_above",
+        ("print how many numbers are greater than {k}",),
+        "sum(x>{k} for x in a)",
+        "sum(x>={k} for x in a)",
+        k=(1, 2, 4, 6),
+    ),
+    _print(
+        "contains",
+        ("print YES if the list contains {k}, otherwise NO",),
+        '"YES" if {k} in a else "NO"',
+        "{k} in a",
+        k=(0, 1, 2, 3, 4, 6),
+    ),
+    _print(
+        "is_sorted",
+        ("print YES if the list is in increasing order (equal neighbours allowed), otherwise NO",),
+        '"YES" if a==sorted(a) else "NO"',
+        '"YES" if a==sorted(set(a)) else "NO"',
+        "a==sorted(a)",
+    ),
+    _print(
+        "sum_modulo",
+        ("print the sum modulo {k}",),
+        "sum(a)%{k}",
+        "abs(sum(a))%{k}",
+        "sum(x%{k} for x in a)",
+        k=(5, 7, 10),
+    ),
+    _print(
+        "mode_count",
+        ("print how many times the most frequent value occurs (0 for an empty list)",),
+        "max(map(a.count,a),default=0)",
+        "max(map(a.count,a))",
+        "max(a,key=a.count,default=0)",
+    ),
 )

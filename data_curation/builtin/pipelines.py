@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from data_curation.builtin.operations import LIST_OPERATIONS, PRINT_OPERATIONS, Operation, evaluator, unit_hash
+from data_curation.builtin.operations import LIST_OPERATIONS, PRINT_OPERATIONS, Operation, evaluator
+from data_curation.families import is_heldout
 from data_curation.schema import Problem, Solution, Test
 
 OPENINGS = (
@@ -25,7 +26,6 @@ OPENINGS = (
 JOINS = ("Then", "Next", "After that")
 READING_LINES = ("n=int(input())", "a=list(map(int,input().split()))")
 TESTS = 10
-HELDOUT_SHARE = 0.2
 DROP_RATE = SWAP_RATE = 0.04
 ATTEMPTS_PER_PROBLEM = 2000
 VALUE_RANGES = ((-12, 12), (-30, 30), (0, 12), (-9, -1))
@@ -59,11 +59,6 @@ class Pipeline:
         """The wrong forms of step `index`."""
         operation, k = self.operations[index], self.constants[index]
         return [(_with_constant(wrong, k), operation.prints) for wrong in operation.wrong]
-
-
-def is_heldout(family: str, share: float = HELDOUT_SHARE) -> bool:
-    """Whether a family belongs to the held-out side: its hash is below `share`."""
-    return unit_hash(f"family {family}") < share
 
 
 def pipeline_problems(
@@ -209,9 +204,7 @@ def _same_output(inputs: list[list[int]], steps: Sequence[Step], right: Sequence
     return all(run_steps(steps, numbers) == run_steps(right, numbers) for numbers in inputs)
 
 
-def _problem(
-    random: Random, pipeline: Pipeline, program: str, depth: int, tags: Sequence[str]
-) -> Problem | None:
+def _problem(random: Random, pipeline: Pipeline, program: str, depth: int, tags: Sequence[str]) -> Problem | None:
     """The problem of this draw, or None if its tests would be too weak."""
     inputs, right = _inputs(random, pipeline), pipeline.right_steps()
     outputs = [run_steps(right, numbers) for numbers in inputs]

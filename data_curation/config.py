@@ -1,0 +1,149 @@
+"""`CurationConfig`: everything a curation run depends on, as typed data."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Depths = Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1)]
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PipelineOptions(_Options):
+    """How many problems of the generated family, at which depths (cycled through)."""
+
+    stage1: Count = 960
+    stage1_depths: Depths = (1, 2, 3)
+    stage2: Count = 960
+    stage2_depths: Depths = (2, 3, 3, 3)
+    heldout: Count = 360
+    heldout_depths: Depths = (1, 2, 3)
+    heldout_hard: Count = 100  # at `heldout_hard_depths`, deeper than any training problem
+    heldout_hard_depths: Depths = (4,)
+
+
+class SftOptions(_Options):
+    """What goes into the SFT corpus."""
+
+    demonstrations: Count = 16_000  # noisy programs of the generated family; used when a built-in source is curated
+    demonstration_depths: Depths = (0, 1, 1, 2, 2, 3)
+    reference_solutions: bool = False  # also the accepted solutions of training problems
+
+
+class NormaliseOptions(_Options):
+    """No options yet; the class keeps the stages alike."""
+
+
+class FilterOptions(_Options):
+    """What a problem needs to be worth a look."""
+
+    minimum_tests: Annotated[int, Field(ge=1)] = 1  # generated tests count
+    minimum_statement_words: Annotated[int, Field(ge=1)] = 5
+    samples_in_statement: bool = True  # a statement that does not show its sample inputs has been cut
+    require_solution: bool = False  # drop problems without an accepted solution
+
+
+class GenerateOptions(_Options):
+    """Running problems' own test generators."""
+
+    maximum_input_mb: Annotated[float, Field(gt=0)] = 16.0
+
+
+class DeduplicateOptions(_Options):
+    """When two statements are the same problem (5-word shingles)."""
+
+    candidate_jaccard: Share = 0.5  # from here on, solutions decide where both problems have one
+    text_jaccard: Share = 0.7  # from here on, the text alone decides where solutions cannot
+
+
+class VerifyOptions(_Options):
+    """Which labelled solutions are run on the tests."""
+
+    too_slow: bool = True  # run solutions labelled time_limit_exceeded; each costs the whole time limit
+    drop_unverified: bool = False  # drop problems that have no accepted solution to run
+    drop_weak: bool = False  # drop problems whose tests accept a solution labelled wrong
+
+
+class DifficultyOptions(_Options):
+    """Where difficulty comes from: the source's label or rating, or measured pass rates."""
+
+    samples: Path | None = None  # JSONL of {"problem_id", "passed", "samples"}
+    minimum_samples: Annotated[int, Field(ge=1)] = 4
+    drop_always_solved: bool = True  # only with samples: such groups give no signal
+    drop_never_solved: bool = False
+    relabel: bool = False  # replace the source's label by one from the pass rate
+
+
+class SplitOptions(_Options):
+    """Which share of families is held out. A source's own split (tags split:train, split:heldout) comes first."""
+
+    heldout: Share = 0.2
+
+
+class CurationConfig(_Options):
+    """A curation recipe. `sources` are names as `load_problems` takes them."""
+
+    name: str = "curation"
+    sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("builtin",)
+    seed: int = 0
+    limit: Annotated[int, Field(ge=1)] | None = None  # problems per source, for a quick look
+    maximum_rejected_rows: Count | None = None  # stop if more rows cannot be read; None: never
+    pipelines: PipelineOptions = PipelineOptions()
+    planted: bool = True  # plant known duplicates and broken problems in "builtin"
+    normalise: NormaliseOptions = NormaliseOptions()
+    filter: FilterOptions = FilterOptions()
+    generate: GenerateOptions = GenerateOptions()
+    deduplicate: DeduplicateOptions = DeduplicateOptions()
+    verify: VerifyOptions = VerifyOptions()
+    difficulty: DifficultyOptions = DifficultyOptions()
+    split: SplitOptions = SplitOptions()
+    sft: SftOptions = SftOptions()
+
+
+class ConfigError(ValueError):
+    """A recipe that cannot be used; the message is one line that names file, key and remedy."""
+
+
+def load_config(path: str | Path, **changes: Any) -> CurationConfig:
+    """The recipe in a YAML file, with top-level keys replaced by `changes`. ConfigError or FileNotFoundError."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such recipe")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(values).__name__}")
+    try:
+        return CurationConfig.model_validate({**values, **changes})
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {_fault(error)}") from None
+
+
+def _fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        known = _keys_beside(fault["loc"])
+        near = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
+        return f"unknown key `{key}`; " + (f"did you mean `{near[0]}`?" if near else f"known: {', '.join(known)}")
+    return f"`{key}`: {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
+
+
+def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
+    model: type[BaseModel] = CurationConfig
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

@@ -1,0 +1,66 @@
+"""Problems from our own layouts: JSONL, parquet, and folders of YAML files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from data_curation.schema import Problem
+from data_curation.sources.rows import (
+    RejectedRows,
+    RowError,
+    convert,
+    existing,
+    json_rows,
+    problem_from_row,
+)
+
+_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_jsonl(path: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:
+    """The problems of a .jsonl or .jsonl.gz file, one object a line, read as a stream."""
+    yield from convert(json_rows(path), lambda value, row: problem_from_row(path, row, value), path, rejected)
+
+
+def read_parquet(path: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:
+    """The problems of a parquet file whose columns are the fields of a problem, read batch by batch."""
+    existing(path)
+    yield from convert(_parquet_rows(path), lambda value, row: problem_from_row(path, row, value), path, rejected)
+
+
+def read_yaml_folder(folder: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:
+    """One problem a .yaml or .yml file, in the order of their paths; keys are the fields of a problem."""
+    existing(folder, folder=True)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file())
+    if not paths:
+        raise FileNotFoundError(f"{folder}: no .yaml files in this folder")
+    for path in paths:
+        yield from convert(_yaml_rows(path), lambda value, _, p=path: problem_from_row(p, None, value), path, rejected)
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int | None, Any]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            row = 0
+            for batch in file.iter_batches(batch_size=256):
+                for value in batch.to_pylist():
+                    row += 1
+                    # a null means "not given": the schema's default applies
+                    yield row, {key: item for key, item in value.items() if item is not None}
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RowError(path, None, f"not a readable parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _yaml_rows(path: Path) -> Iterator[tuple[int | None, Any]]:
+    try:
+        yield None, yaml.load(path.read_text(encoding="utf-8"), Loader=_YAML_LOADER)
+    except UnicodeDecodeError as error:
+        yield None, RowError(path, None, f"not UTF-8 text: byte 0x{error.object[error.start]:02x} at {error.start}")
+    except yaml.YAMLError as error:
+        yield None, RowError(path, None, f"not YAML: {' '.join(str(error).split())}")

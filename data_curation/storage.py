@@ -1,0 +1,100 @@
+"""Writing problems and tables: a file appears whole or not at all, and the same rows give the same bytes."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_curation.schema import Problem
+
+_TEST = pa.struct(
+    [
+        ("input", pa.large_string()),
+        ("output", pa.large_string()),
+        ("call", pa.large_string()),
+        ("weight", pa.float64()),
+        ("sample", pa.bool_()),
+    ]
+)
+_SOLUTION = pa.struct(
+    [("code", pa.large_string()), ("language", pa.string()), ("verdict", pa.string()), ("note", pa.string())]
+)
+PROBLEM_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("title", pa.string()),
+        ("statement", pa.large_string()),
+        ("starter_code", pa.string()),
+        ("tests", pa.list_(_TEST)),
+        ("generator", pa.struct([("code", pa.large_string()), ("arguments", pa.list_(pa.string()))])),
+        ("cpu_s", pa.float64()),
+        ("memory_mb", pa.int64()),
+        ("checker", pa.string()),
+        ("languages", pa.list_(pa.string())),
+        ("solutions", pa.list_(_SOLUTION)),
+        ("family", pa.string()),
+        ("rating", pa.float64()),
+        ("difficulty", pa.string()),
+        ("tags", pa.list_(pa.string())),
+        ("date", pa.date32()),
+        ("source", pa.string()),
+        ("license", pa.string()),
+        ("url", pa.string()),
+    ]
+)
+ROWS_PER_GROUP = 512
+
+
+def save_problems(problems: Iterable[Problem], path: str | Path) -> None:
+    """Writes problems to .parquet, .jsonl or .jsonl.gz, replacing the file in one move; ValueError for other names."""
+    target = Path(path)
+    if target.suffix == ".parquet":
+        save_table((problem.model_dump() for problem in problems), PROBLEM_SCHEMA, target)
+    elif target.name.endswith((".jsonl", ".jsonl.gz")):
+        lines = "".join(problem.model_dump_json() + "\n" for problem in problems).encode()
+        save_bytes(gzip.compress(lines, mtime=0) if target.suffix == ".gz" else lines, target)
+    else:
+        raise ValueError(f"{target}: problems are saved as .parquet, .jsonl or .jsonl.gz")
+
+
+def save_table(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) -> None:
+    """Writes rows of `schema` as parquet, replacing the file in one move."""
+
+    def write(temporary: Path) -> None:
+        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+            group: list[dict[str, Any]] = []
+            for row in rows:
+                group.append(row)
+                if len(group) == ROWS_PER_GROUP:
+                    writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                    group = []
+            if group:
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+    replace_with(write, path)
+
+
+def save_bytes(content: bytes, path: Path) -> None:
+    """Writes `content`, replacing the file in one move."""
+    replace_with(lambda temporary: temporary.write_bytes(content), path)
+
+
+def replace_with(write: Callable[[Path], Any], path: Path) -> None:
+    """Runs `write` on a temporary file beside `path`, then moves it into place; a failure leaves `path` as it was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
