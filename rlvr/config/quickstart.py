@@ -28,6 +28,7 @@ class TinyModelSection(Strict):
 class StageSection(Strict):
     """One GRPO stage of the quickstart."""
 
+    tags: list[str]  # which training problems, by tag
     grpo: GRPOSection
     budget: BudgetSection = BudgetSection()
     curriculum: CurriculumSection = CurriculumSection()

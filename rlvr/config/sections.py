@@ -25,6 +25,7 @@ class DataSection(Strict):
     problems: str
     limit: int | None = Field(default=None, ge=1)
     difficulties: list[str] | None = None  # keep only these labels
+    tags: list[str] | None = None  # keep only problems with one of these tags
 
 
 class PromptSection(Strict):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr.config.grpo import PhaseSection
+from rlvr.config import PhaseSection, RecipeError
 from rlvr.curriculum.ranking import hardest
 
 
@@ -33,9 +33,9 @@ class ProblemSchedule:
         shuffle: bool = True,
     ) -> None:
         if not keys:
-            raise ValueError("no problems to train on")
+            raise RecipeError("no problems to train on")
         if len(set(keys)) != len(keys):
-            raise ValueError("problem ids must be distinct")
+            raise RecipeError("problem ids must be distinct")
         self.keys = list(keys)
         self.problems_per_step = problems_per_step
         self.phases = list(phases)
@@ -66,9 +66,7 @@ class ProblemSchedule:
         easy = min(round(self.problems_per_step * self.keep_easy), len(self.keys) - len(subset))
         hard = self._batch(subset, self.problems_per_step - easy, phase, position)
         others = sorted(set(self.keys) - set(subset))
-        chosen = np.random.default_rng([self.seed, phase, position, 1]).choice(
-            len(others), easy, replace=False
-        )
+        chosen = np.random.default_rng([self.seed, phase, position, 1]).choice(len(others), easy, replace=False)
         return hard + [others[i] for i in chosen]
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,7 +76,7 @@ class ProblemSchedule:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         unknown = {key for subset in state["subsets"] for key in subset} - set(self.keys)
         if unknown:
-            raise ValueError(
+            raise RecipeError(
                 f"the checkpoint's curriculum names {len(unknown)} problem(s) that the data no longer holds,"
                 f" for example {min(unknown)!r}; resume with the data the run was started with"
             )
@@ -92,7 +90,7 @@ class ProblemSchedule:
             return
         subset = hardest(parent, pass_rates, count, min_rate=self.min_rate, max_rate=self.max_rate)
         if not subset:
-            raise ValueError(
+            raise RecipeError(
                 f"phase {phase + 1}: no problem has a pass rate in [{self.min_rate}, {self.max_rate}];"
                 " widen curriculum.min_pass_rate/max_pass_rate"
             )

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlvr.config import RecipeError
+
 STATE_FILE = "rlvr_state.json"
 STAGING = ".incomplete"
 FINAL = "final"
@@ -41,7 +43,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             f"{path}: missing, so the checkpoint is incomplete; resume from an earlier one"
         ) from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: damaged ({error}); resume from an earlier checkpoint") from None
+        raise RecipeError(f"{path}: damaged ({error}); resume from an earlier checkpoint") from None
 
 
 def publish_checkpoint(staged: Path, final: Path, state: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
-from rlvr.training.environment import data_fingerprint, write_environment
+from rlvr.provenance import data_fingerprint, write_environment
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, render_prompts
 

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_curation import Problem, load_problems
-from rlvr.config import DataSection, ModelSection, PromptSection
+from rlvr.config import DataSection, ModelSection, PromptSection, RecipeError
 from rlvr.models import resolve_model
 from rlvr.rollouts.prompts import render_prompt
 
@@ -32,7 +32,7 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
 def load_training_problems(section: DataSection, prompt: PromptSection) -> list[Problem]:
     """Returns the problems of a recipe that can be trained on: with tests, in the recipe's language.
 
-    Raises ValueError naming the source where none is left.
+    Raises RecipeError naming the source where none is left.
     """
     problems = load_problems(section.problems, limit=None)
     kept = [
@@ -41,10 +41,11 @@ def load_training_problems(section: DataSection, prompt: PromptSection) -> list[
         if problem.tests
         and prompt.language in problem.languages
         and (section.difficulties is None or problem.difficulty in section.difficulties)
+        and (section.tags is None or set(section.tags) & set(problem.tags))
     ]
     if len(kept) < len(problems):
         logger.warning(
-            "%s: %d of %d problems left out (no tests, not for %s, or another difficulty)",
+            "%s: %d of %d problems left out (no tests, not for %s, or not chosen by data.difficulties and data.tags)",
             section.problems,
             len(problems) - len(kept),
             len(problems),
@@ -52,14 +53,17 @@ def load_training_problems(section: DataSection, prompt: PromptSection) -> list[
         )
     kept = kept[: section.limit]
     if not kept:
-        raise ValueError(f"{section.problems}: no problem left with tests, language {prompt.language} and difficulty")
+        raise RecipeError(
+            f"{section.problems}: none of its {len(problems)} problems has tests, is for {prompt.language} and passes"
+            " data.difficulties and data.tags"
+        )
     return kept
 
 
 def render_prompts(problems: list[Problem], prompt: PromptSection, tokenizer: Any, room: int | None) -> dict[str, Any]:
     """Returns problem id -> prompt, leaving out prompts longer than `room` tokens (what the window leaves them).
 
-    Raises ValueError where none fits.
+    Raises RecipeError where none fits.
     """
     prompts = {}
     longest = 0
@@ -77,7 +81,7 @@ def render_prompts(problems: list[Problem], prompt: PromptSection, tokenizer: An
                 continue
         prompts[problem.id] = rendered
     if not prompts:
-        raise ValueError(f"every prompt is longer than the {room} tokens the window leaves (longest: {longest})")
+        raise RecipeError(f"every prompt is longer than the {room} tokens the window leaves (longest: {longest})")
     if len(prompts) < len(problems):
         logger.warning(
             "%d of %d prompts left out: longer than %s tokens", len(problems) - len(prompts), len(problems), room

@@ -18,7 +18,7 @@ from trl import SFTConfig, SFTTrainer
 from rlvr.config import RecipeError, SFTRecipe, write_resolved
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
-from rlvr.training.environment import write_environment
+from rlvr.provenance import write_environment
 from rlvr.training.loading import load_policy
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class AtomicSFTTrainer(SFTTrainer):
 
 
 def load_demonstrations(path: str, limit: int | None) -> Dataset:
-    """Returns a dataset with columns prompt and completion from parquet or JSONL; ValueError names what is missing."""
+    """Returns a dataset with columns prompt and completion from parquet or JSONL; RecipeError names what is missing."""
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations; make one with `rlvr curate`")
@@ -58,14 +58,14 @@ def load_demonstrations(path: str, limit: int | None) -> Dataset:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number}: not JSON ({error})") from None
+                raise RecipeError(f"{path}: line {number}: not JSON ({error})") from None
     rows = rows[:limit]
     if not rows:
-        raise ValueError(f"{path}: holds no demonstrations")
+        raise RecipeError(f"{path}: holds no demonstrations")
     for number, row in enumerate(rows, 1):
         for column in ("prompt", "completion"):
             if not row.get(column):
-                raise ValueError(f"{path}: row {number}: column {column!r} is missing or empty")
+                raise RecipeError(f"{path}: row {number}: column {column!r} is missing or empty")
     return Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
 
 

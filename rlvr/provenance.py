@@ -45,7 +45,7 @@ def versions() -> dict[str, str]:
 
 def git_revision() -> str | None:
     """Returns the revision of the source tree ("+dirty" when changed), None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[1]
     if not (root / ".git").exists():
         return None
 

