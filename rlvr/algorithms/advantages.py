@@ -26,9 +26,7 @@ def group_advantages(
     """
     keys = torch.as_tensor(groups, device=rewards.device)
     if keys.shape != rewards.shape:
-        raise ValueError(
-            f"one group key a reward is needed: {tuple(keys.shape)} keys, {tuple(rewards.shape)} rewards"
-        )
+        raise ValueError(f"every reward needs a group key: {keys.numel()} keys, {rewards.numel()} rewards")
     if scale not in ("group", "batch", "none"):
         raise ValueError(f"scale must be group, batch or none, not {scale!r}")
     _, index, sizes = torch.unique(keys, return_inverse=True, return_counts=True)

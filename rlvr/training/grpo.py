@@ -22,11 +22,11 @@ from data_curation import Problem
 from rlvr.budget import AllocationPolicy, Knapsack, SuccessRates, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
 from rlvr.curriculum import ProblemSchedule
+from rlvr.provenance import data_fingerprint, write_environment
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
-from rlvr.provenance import data_fingerprint, write_environment
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, render_prompts
 

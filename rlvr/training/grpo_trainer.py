@@ -221,7 +221,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if failures > allowed * len(accuracies):
             reason = next((record.message for record in records if record.reward is None and record.message), "")
             raise InfrastructureError(
-                f"step {step}: the judge failed on {failures} of {len(accuracies)} rollouts, more than the allowed share"
+                f"step {step}: the judge failed on {failures} of {len(accuracies)} rollouts, above the allowed share"
                 f" {allowed} (judge.max_infrastructure_errors); first reason: {reason or 'none given'}"
             )
         self._add_metrics(records, counts, by_group, mixed, failures)

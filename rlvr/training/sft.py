@@ -16,9 +16,9 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from rlvr.config import RecipeError, SFTRecipe, write_resolved
+from rlvr.provenance import write_environment
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
-from rlvr.provenance import write_environment
 from rlvr.training.loading import load_policy
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,86 @@
+"""Recipes: every mistake is one clear line before a model is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlvr.config import EvaluationRecipe, GRPORecipe, QuickstartRecipe, RecipeError, SFTRecipe, load_recipe
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("grpo.learning_rat=1", "grpo.learning_rat: unknown key; did you mean learning_rate?"),
+        ("modle.dtype=float32", "modle: unknown key; did you mean model?"),
+        ("grpo.num_generations=many", "grpo.num_generations: Input should be a valid integer"),
+        ("grpo.num_generations=1", "greater than or equal to 2"),
+        ("grpo.problems_per_step=3 grpo.per_device_train_batch_size=7", "3 x 8 = 24 rollouts do not divide"),
+        ("grpo.updates_per_step=3", "updates_per_step (3) must divide"),
+        ("grpo.max_length=100 grpo.max_completion_length=100", "must be below grpo.max_length"),
+        ("budget.policy=knapsack grpo.num_generations=8 budget.high=4", "must lie between"),
+        ("budget.low=1", "budget.low"),
+        ("prompt.template=hello", "{statement}"),
+        ("curriculum.phases=[{problems: 5, steps: 1}, {problems: 9, steps: 1}]", "sizes must not grow"),
+        ("seed", "expected key=value"),
+        ("reward.overlong_buffer=512", "reward.overlong_buffer"),
+    ],
+)
+def test_a_mistake_is_named_with_its_key(override, message):
+    overrides = [override] if "[" in override else override.split(" ")
+    with pytest.raises(RecipeError) as error:
+        load_recipe(GRPORecipe, None, [*BASE, *overrides])
+    assert message in str(error.value)
+
+
+def test_a_missing_required_key_and_a_missing_file_are_named(tmp_path):
+    with pytest.raises(RecipeError, match=r"model: required key is missing"):
+        load_recipe(GRPORecipe, None, ["name=x", "data.problems=p"])
+    with pytest.raises(RecipeError, match=r"nope\.yaml: no such recipe file"):
+        load_recipe(GRPORecipe, tmp_path / "nope.yaml")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1,\nb")
+    with pytest.raises(RecipeError, match="not valid YAML"):
+        load_recipe(GRPORecipe, broken)
+
+
+def test_overrides_win_and_numbers_in_scientific_notation_are_numbers():
+    recipe = load_recipe(GRPORecipe, None, [*BASE, "grpo.learning_rate=3e-5", "--grpo.num_generations=4"])
+    assert recipe.grpo.learning_rate == 3e-5 and recipe.grpo.num_generations == 4
+
+
+def test_the_arithmetic_of_a_batch():
+    recipe = load_recipe(GRPORecipe, None, [*BASE, "grpo.problems_per_step=16", "grpo.updates_per_step=2"])
+    plan = recipe.arithmetic(2)
+    assert (plan.rollouts_per_step, plan.micro_batches, plan.gradient_accumulation_steps) == (128, 8, 4)
+
+
+def _recipe_class(path: Path):
+    return {"quickstart": QuickstartRecipe, "sft": SFTRecipe, "rl": GRPORecipe, "evaluation": EvaluationRecipe}.get(
+        path.parent.name if path.parent.name != "configs" else path.stem.split("-")[0]
+    )
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONFIGS)))
+def test_every_shipped_recipe_is_valid(path):
+    recipe = _recipe_class(path)
+    if recipe is not None:
+        load_recipe(recipe, path)
+
+
+def test_help_of_every_verb_needs_no_training_stack():
+    code = (
+        "import sys\n"
+        "from rlvr.cli import cli\n"
+        "for verb in [[], *[[name] for name in cli.commands]]:\n"
+        "    cli.main([*verb, '--help'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'trl', 'vllm', 'datasets', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "quickstart" in done.stdout
