@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from data_curation.builtin.pipelines import pipeline_demonstrations, pipeline_problems
 from data_curation.builtin.planted import planted_problems
@@ -70,7 +72,12 @@ def pipeline_pool(
     return pool
 
 
-def demonstrations(sft: SftOptions | None = None, seed: int = 0) -> list[dict]:
+def demonstrations(sft: SftOptions | None = None, seed: int = 0) -> list[dict[str, Any]]:
     """The noisy SFT corpus of the generated family; rows as `pipeline_demonstrations` gives them."""
     sft = sft or SftOptions()
-    return pipeline_demonstrations(sft.demonstrations, sft.demonstration_depths, seed)
+    return list(_demonstrations(sft.demonstrations, sft.demonstration_depths, seed))
+
+
+@lru_cache(maxsize=1)  # the pool and the SFT corpus of one run need the same demonstrations
+def _demonstrations(count: int, depths: tuple[int, ...], seed: int) -> tuple[dict[str, Any], ...]:
+    return tuple(pipeline_demonstrations(count, depths, seed))

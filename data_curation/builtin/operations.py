@@ -67,6 +67,7 @@ def _print(name: str, phrasings: tuple[str, ...], right: str, *wrong: str, k: tu
     return Operation(name, phrasings, right, wrong, k, prints=True)
 
 
+# Constants are chosen so that no two operations mean the same: "greater than 3" excludes "at least 4".
 LIST_OPERATIONS: tuple[Operation, ...] = (
     # filters
     _filter("even", ("keep only the even numbers", "remove the odd numbers"), "x%2==0", "x%2==1", "x//2==0"),
@@ -74,9 +75,9 @@ LIST_OPERATIONS: tuple[Operation, ...] = (
     _filter("positive", ("keep only the positive numbers",), "x>0", "x>=0"),
     _filter("not_negative", ("remove the negative numbers",), "x>=0", "x>0"),
     _filter("above", ("keep only the numbers greater than {k}",), "x>{k}", "x>={k}", "x<{k}", k=(-3, 2, 3, 5, 8)),
-    _filter("at_least", ("keep only the numbers that are at least {k}",), "x>={k}", "x>{k}", k=(-2, 3, 4, 6)),
+    _filter("at_least", ("keep only the numbers that are at least {k}",), "x>={k}", "x>{k}", k=(-5, 2, 5, 7)),
     _filter("below", ("keep only the numbers less than {k}",), "x<{k}", "x<={k}", k=(-2, 0, 3, 5, 7)),
-    _filter("at_most", ("keep only the numbers that are at most {k}",), "x<={k}", "x<{k}", k=(-1, 1, 4, 6)),
+    _filter("at_most", ("keep only the numbers that are at most {k}",), "x<={k}", "x<{k}", k=(-4, 1, 3, 5)),
     _filter("multiple", ("keep only the multiples of {k}",), "x%{k}==0", "x//{k}==0", k=(3, 4, 5)),
     _filter("not_multiple", ("remove the multiples of {k}",), "x%{k}!=0", "x%{k}==1", k=(3, 4, 5)),
     # maps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,11 @@ def read_yaml_folder(folder: Path, rejected: RejectedRows | None = None) -> Iter
     if not paths:
         raise FileNotFoundError(f"{folder}: no .yaml files in this folder")
     for path in paths:
-        yield from convert(_yaml_rows(path), lambda value, _, p=path: problem_from_row(p, None, value), path, rejected)
+        yield from convert(_yaml_rows(path), partial(_yaml_problem, path), path, rejected)
+
+
+def _yaml_problem(path: Path, value: Any, row: int | None) -> Problem:
+    return problem_from_row(path, row, value)
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int | None, Any]]:

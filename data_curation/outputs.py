@@ -1,0 +1,210 @@
+"""The files a curation run leaves: problems of both sides, the SFT corpus, what was dropped, and the records."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+import sandbox
+from data_curation import builtin
+from data_curation.config import CurationConfig
+from data_curation.report import write_report
+from data_curation.schema import Problem
+from data_curation.stages.result import Dropped
+from data_curation.stages.split import HELDOUT
+from data_curation.steps import StepRecord, file_hash
+from data_curation.storage import save_bytes, save_problems, save_table
+
+SFT_SCHEMA = pa.schema(
+    [
+        ("problem_id", pa.string()),
+        ("prompt", pa.large_string()),
+        ("completion", pa.large_string()),
+        ("family", pa.string()),
+        ("passes", pa.bool_()),
+    ]
+)
+DROPPED_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("stage", pa.string()),
+        ("reason", pa.string()),
+        ("detail", pa.large_string()),
+        ("kept_instead", pa.string()),
+    ]
+)
+VERIFICATION_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("accepted", pa.int64()),
+        ("accepted_passed", pa.int64()),
+        ("wrong", pa.int64()),
+        ("wrong_rejected", pa.int64()),
+        ("otherwise_rejected", pa.int64()),
+        ("not_run", pa.int64()),
+        ("weaknesses", pa.list_(pa.string())),
+        ("failure", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class CurationResult:
+    """What a curation run left in `out`: the problems of both sides and a record of every stage."""
+
+    out: Path
+    train: list[Problem]
+    heldout: list[Problem]
+    sft_rows: int
+    steps: list[StepRecord]
+
+    @property
+    def dropped(self) -> list[tuple[str, Dropped]]:
+        """(stage, dropped problem or row) of everything that left, in order."""
+        return [(step.name, dropped) for step in self.steps for dropped in step.dropped]
+
+    def summary(self) -> str:
+        """A few lines for a terminal: the funnel, then the files."""
+        width = max(len(step.name) for step in self.steps)
+        lines = []
+        for step in self.steps:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in step.reasons.items())
+            again = "  (from the last run)" if step.reused else f"  {step.seconds:.1f} s"
+            lines.append(f"{step.name:<{width}}  {step.went_on:>7}  {'-' + reasons if reasons else ''}{again}")
+        lines.append(f"{len(self.train)} train, {len(self.heldout)} held out, {self.sft_rows} SFT rows in {self.out}")
+        return "\n".join(lines)
+
+
+def write_outputs(
+    config: CurationConfig, out: Path, problems: list[Problem], steps: list[StepRecord]
+) -> CurationResult:
+    """Writes every output of `curate` from the problems the last stage kept; each file appears whole or not at all."""
+    heldout = [problem for problem in problems if HELDOUT in problem.tags]
+    train = [problem for problem in problems if HELDOUT not in problem.tags]
+    sft = _sft_rows(config, train, {problem.statement for problem in heldout})
+    save_problems(train, out / "train.parquet")
+    save_problems(heldout, out / "heldout.parquet")
+    save_table(sft, SFT_SCHEMA, out / "sft.parquet")
+    result = CurationResult(out, train, heldout, len(sft), steps)
+    dropped = [
+        {"id": d.id, "stage": stage, "reason": d.reason, "detail": d.detail, "kept_instead": d.kept_instead}
+        for stage, d in result.dropped
+    ]
+    save_table(dropped, DROPPED_SCHEMA, out / "dropped.parquet")
+    verification = next(step.rows for step in steps if step.name == "verify")
+    save_table(verification, VERIFICATION_SCHEMA, out / "verification.parquet")
+    funnel = _funnel(config, result, sft)
+    save_bytes((json.dumps(funnel, indent=2) + "\n").encode(), out / "funnel.json")
+    environment = _environment(out, steps)
+    save_bytes((json.dumps(environment, indent=2) + "\n").encode(), out / "environment.json")
+    write_report(out / "report.html", config, funnel, environment, dropped, verification, problems)
+    return result
+
+
+def _sft_rows(config: CurationConfig, train: Sequence[Problem], heldout: set[str]) -> list[dict[str, Any]]:
+    """The SFT corpus: demonstrations of the generated family, and accepted solutions of training problems if asked."""
+    rows: list[dict[str, Any]] = []
+    if any(source in ("builtin", "builtin:pipelines") for source in config.sources):
+        for row in builtin.demonstrations(config.sft, config.seed):
+            if row["statement"] not in heldout:
+                rows.append({**row, "prompt": row["statement"], "completion": row["program"]})
+    if config.sft.reference_solutions:
+        for problem in train:
+            for solution in problem.solutions:
+                if solution.verdict == "accepted" and solution.language == "python":
+                    rows.append(
+                        {
+                            "problem_id": problem.id,
+                            "prompt": prompt_text(problem),
+                            "completion": solution.code,
+                            "family": problem.family,
+                            "passes": True,
+                        }
+                    )
+    names = SFT_SCHEMA.names
+    return [{name: row[name] for name in names} for row in rows]
+
+
+def prompt_text(problem: Problem) -> str:
+    """What a model is shown of a problem before any chat template: the statement, then the starter code if any."""
+    return f"{problem.statement}\n\n{problem.starter_code}".rstrip() if problem.starter_code else problem.statement
+
+
+def _funnel(config: CurationConfig, result: CurationResult, sft: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def counted(values: Iterator[str]) -> dict[str, int]:
+        return dict(sorted(Counter(values).items()))
+
+    sides = {"train": result.train, "heldout": result.heldout}
+    return {
+        "name": config.name,
+        "sources": list(config.sources),
+        "seed": config.seed,
+        "stages": [
+            {
+                "stage": step.name,
+                "in": step.came_in,
+                "out": step.went_on,
+                "dropped": len(step.dropped),
+                "reasons": step.reasons,
+                "figures": step.figures,
+            }
+            for step in result.steps
+        ],
+        "problems": {
+            side: {
+                "count": len(problems),
+                "families": len({p.family for p in problems}),
+                "tests": sum(len(p.tests) for p in problems),
+                "by_difficulty": counted(p.difficulty for p in problems),
+                "by_source": counted(p.source for p in problems),
+                "by_license": counted(p.license or "not stated" for p in problems),
+            }
+            for side, problems in sides.items()
+        },
+        "sft": {
+            "rows": len(sft),
+            "passing": sum(bool(row["passes"]) for row in sft),
+            "statements_shared_with_train": len({r["prompt"] for r in sft} & {p.statement for p in result.train}),
+            "statements_shared_with_heldout": len({r["prompt"] for r in sft} & {p.statement for p in result.heldout}),
+            "families_shared_with_heldout": len({r["family"] for r in sft} & {p.family for p in result.heldout}),
+        },
+    }
+
+
+def _environment(out: Path, steps: Sequence[StepRecord]) -> dict[str, Any]:
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "pyarrow": pa.__version__,
+        "git_revision": _git_revision(),
+        "languages": {name: remedy is None for name, remedy in sandbox.languages.available().items()},
+        "data_sha256": {
+            name: file_hash(out / name)
+            for name in ("train.parquet", "heldout.parquet", "sft.parquet", "dropped.parquet")
+        },
+        "seconds": {step.name: step.seconds for step in steps},
+    }
+
+
+def _git_revision() -> str | None:
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None

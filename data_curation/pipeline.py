@@ -1,0 +1,148 @@
+"""`curate`: sources in, verified and split problems out, with every dropped problem and the reason for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import sandbox
+from data_curation import builtin
+from data_curation.config import CurationConfig
+from data_curation.outputs import CurationResult, write_outputs
+from data_curation.schema import Problem
+from data_curation.sources import RejectedRows, iter_problems
+from data_curation.stages.deduplicate import deduplicate
+from data_curation.stages.difficulty import difficulty
+from data_curation.stages.filter import filter_problems
+from data_curation.stages.generate import generate
+from data_curation.stages.normalise import normalise
+from data_curation.stages.result import Dropped, StageFunction, StageResult, Workplace
+from data_curation.stages.split import split
+from data_curation.stages.verify import verify
+from data_curation.steps import StepRecord, file_hash, run_step, source_hash, step_key
+from data_curation.storage import save_bytes
+
+STAGES: tuple[tuple[str, StageFunction], ...] = (
+    ("normalise", normalise),
+    ("filter", filter_problems),
+    ("deduplicate", deduplicate),
+    ("generate", generate),
+    ("verify", verify),
+    ("difficulty", difficulty),
+    ("split", split),
+)
+# modules whose change must undo a stored stage besides the stage's own
+_SHARED_CODE = ("data_curation.schema", "data_curation.storage", "data_curation.stages.judging")
+_SOURCE_CODE = (
+    "data_curation.sources.files",
+    "data_curation.sources.mbpp",
+    "data_curation.sources.hub",
+    "data_curation.builtin",
+    "data_curation.builtin.operations",
+    "data_curation.builtin.pipelines",
+    "data_curation.builtin.planted",
+    "data_curation.families",
+)
+
+
+def curate(config: CurationConfig, out: str | Path, *, show_progress: bool = True) -> CurationResult:
+    """Runs all stages of the recipe and writes its files to `out`; finished stages of an earlier run are reused.
+
+    Writes train, heldout, sft, dropped and verification .parquet, funnel.json, report.html, config.resolved.yaml and
+    environment.json. The same recipe and sources give the same bytes in all .parquet files and in funnel.json.
+    Raises ValueError or FileNotFoundError for unusable sources, JudgeFailure when the sandbox fails.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    save_bytes(resolved.encode(), out / "config.resolved.yaml")
+    steps: list[StepRecord] = []
+    problems, record = _load(config, out / "stages" / "0-load", show_progress)
+    steps.append(record)
+    folder = out / "stages" / "0-load"
+    for number, (name, function) in enumerate(STAGES, start=1):
+        options = getattr(config, name)
+        key = step_key(function.__module__, _key_options(name, options), _input_key(folder))
+        folder = out / "stages" / f"{number}-{name}"
+        problems, record = run_step(
+            name, folder, key, len(problems), _bound(function, problems, options), show_progress
+        )
+        steps.append(record)
+    return write_outputs(config, out, problems, steps)
+
+
+def _bound(function: StageFunction, problems: list[Problem], options: Any) -> Callable[[Workplace], StageResult]:
+    return lambda work: function(problems, options, work)
+
+
+def _key_options(name: str, options: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {**options.model_dump(mode="json"), "shared code": source_hash(*_SHARED_CODE)}
+    if name in ("deduplicate", "generate", "verify", "filter"):
+        # what can be run decides what they do
+        values["languages"] = {n: remedy is None for n, remedy in sandbox.languages.available().items()}
+    if name == "deduplicate":
+        values["minhash"] = source_hash("data_curation.stages.minhash")
+    if name == "difficulty" and options.samples is not None and options.samples.is_file():
+        values["samples"] = file_hash(options.samples)
+    return values
+
+
+def _input_key(folder: Path) -> str:
+    return file_hash(folder / "problems.parquet")
+
+
+def _load(config: CurationConfig, folder: Path, show_progress: bool) -> tuple[list[Problem], StepRecord]:
+    options = config.model_dump(
+        mode="json", include={"sources", "seed", "limit", "pipelines", "planted", "sft", "maximum_rejected_rows"}
+    )
+    inputs = hashlib.sha256("".join(map(_source_state, config.sources)).encode()).hexdigest()
+    key = step_key("data_curation.sources", [options, source_hash(*_SHARED_CODE, *_SOURCE_CODE)], inputs)
+
+    def read(work: Workplace) -> StageResult:
+        rejected = RejectedRows()
+        problems: list[Problem] = []
+        figures: dict[str, int | float] = {}
+        for source in config.sources:
+            before = len(problems)
+            for problem in work.track(_source_problems(config, source, rejected), 0, source, "problem"):
+                problems.append(problem)
+                if config.limit is not None and len(problems) - before == config.limit:
+                    break
+            figures[f"from {source}"] = len(problems) - before
+        figures["rows that could not be read"] = len(rejected)
+        if config.maximum_rejected_rows is not None and len(rejected) > config.maximum_rejected_rows:
+            raise ValueError(
+                f"{len(rejected)} rows could not be read, more than maximum_rejected_rows "
+                f"({config.maximum_rejected_rows}); the first: {rejected.errors[0]}"
+            )
+        if not problems:
+            first = f"; the first bad row: {rejected.errors[0]}" if len(rejected) else ""
+            raise ValueError(f"no problem could be read from {', '.join(config.sources)}{first}")
+        bad = [
+            Dropped(Path(error.file).name + (f" row {error.row}" if error.row else ""), "row not readable", error.what)
+            for error in rejected
+        ]
+        return StageResult(problems, bad, figures)
+
+    return run_step("load", folder, key, None, read, show_progress)
+
+
+def _source_problems(config: CurationConfig, source: str, rejected: RejectedRows) -> Iterator[Problem]:
+    kind, _, part = source.partition(":")
+    if kind == "builtin":
+        return iter(
+            builtin.problems(part, options=config.pipelines, sft=config.sft, seed=config.seed, planted=config.planted)
+        )
+    return iter_problems(source, rejected=rejected)
+
+
+def _source_state(source: str) -> str:
+    """What a source holds, as a hash of its files' bytes; for a hub data set its name."""
+    kind, _, rest = source.partition(":")
+    path = builtin.CONTEST if kind == "builtin" else Path(rest if kind == "mbpp" else source)
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
+    return f"{source}\n" + "".join(f"{file.name} {file_hash(file)}\n" for file in files)

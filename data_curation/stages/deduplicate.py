@@ -1,0 +1,197 @@
+"""The same problem once: exact copies by normalised statement, near copies by shingles, solutions as arbiters.
+
+Statements that differ in one word may be the same problem or two, and text cannot tell. Where both problems have an
+accepted solution, each is run on the other's tests: they are one problem if both pass. Text decides only where that
+is impossible (no solution, or different function names).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+from data_curation.config import DeduplicateOptions
+from data_curation.schema import Problem, Solution, Test
+from data_curation.stages.judging import judge_all, runnable_languages, submission
+from data_curation.stages.minhash import candidate_pairs, shingles
+from data_curation.stages.result import Dropped, StageResult, Workplace
+
+
+def deduplicate(problems: Sequence[Problem], options: DeduplicateOptions, work: Workplace) -> StageResult:
+    """Keeps the richest copy of each problem, with the other copies' new tests, solutions and tags merged in."""
+    cluster = list(range(len(problems)))  # index -> the index that stands for it
+    reasons: dict[int, str] = {}
+    for members in _exact_groups(problems):
+        keeper = _richest(problems, members)
+        for index in members:
+            if index != keeper:
+                cluster[index], reasons[index] = keeper, "same statement"
+    remaining = [index for index in range(len(problems)) if cluster[index] == index]
+    pairs = _same_problems(problems, remaining, options, work)
+    for i, j, similarity, _ in sorted(pairs, key=lambda pair: -pair[2]):
+        a, b = _root(cluster, i), _root(cluster, j)
+        if a != b:
+            keeper = _richest(problems, [a, b])
+            other = b if keeper == a else a
+            cluster[other], reasons[other] = keeper, f"near-duplicate, Jaccard {similarity:.2f}"
+    return _merged(problems, cluster, reasons, work, confirmed=sum(by_solutions for *_, by_solutions in pairs))
+
+
+def statement_fingerprint(problem: Problem) -> str:
+    """16 hex digits over the statement's words and signs and the starter code, blind to case and spacing."""
+    text = " ".join(f"{problem.statement}\n{problem.starter_code}".casefold().split())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _exact_groups(problems: Sequence[Problem]) -> list[list[int]]:
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, problem in enumerate(problems):
+        groups[statement_fingerprint(problem)].append(index)
+    return [members for members in groups.values() if len(members) > 1]
+
+
+def _richest(problems: Sequence[Problem], members: Sequence[int]) -> int:
+    """The member with most solutions that can be checked, tests and facts; the first of equals."""
+
+    def richness(index: int) -> tuple[int, int, int, int]:
+        problem = problems[index]
+        facts = (problem.rating, problem.difficulty, problem.date, problem.generator, problem.url, problem.license)
+        tests = len(problem.tests) + (len(problem.generator.arguments) if problem.generator else 0)
+        return (
+            any(s.verdict == "accepted" for s in problem.solutions),
+            tests,
+            len(problem.solutions),
+            sum(map(bool, facts)),
+        )
+
+    return max(members, key=lambda index: (richness(index), -index))
+
+
+def _root(cluster: list[int], index: int) -> int:
+    while cluster[index] != index:
+        index = cluster[index]
+    return index
+
+
+def _same_problems(
+    problems: Sequence[Problem], remaining: list[int], options: DeduplicateOptions, work: Workplace
+) -> list[tuple[int, int, float, bool]]:
+    """(i, j, Jaccard, decided by solutions) of the pairs that are one problem."""
+    sets = [shingles(problems[i].statement) for i in work.track(remaining, len(remaining), "shingles", "text")]
+    pairs = [(remaining[i], remaining[j], s) for i, j, s in candidate_pairs(sets, options.candidate_jaccard)]
+    languages = runnable_languages()
+    runs, owners = [], []
+    for number, (i, j, _) in enumerate(pairs):
+        a, b = problems[i], problems[j]
+        first, second = _witness(a, languages), _witness(b, languages)
+        if first and second and a.tests and b.tests and _interface(a.tests) & _interface(b.tests):
+            runs += [submission(b, first), submission(a, second)]
+            owners += [number, number]
+    passed: dict[int, bool] = dict.fromkeys(owners, True)
+    for index, judgement in judge_all(runs, work, "near-duplicates"):
+        passed[owners[index]] &= judgement.accepted
+    return [
+        (i, j, similarity, number in passed)
+        for number, (i, j, similarity) in enumerate(pairs)
+        if passed.get(number, similarity >= options.text_jaccard)
+    ]
+
+
+def _witness(problem: Problem, languages: frozenset[str]) -> Solution | None:
+    return next((s for s in problem.solutions if s.verdict == "accepted" and s.language in languages), None)
+
+
+def _interface(tests: Sequence[Test]) -> frozenset[str]:
+    """Names the tests call, or {"stdin"}: solutions can only be exchanged where these meet."""
+    names: set[str] = set()
+    for test in tests:
+        if test.call is None:
+            names.add("stdin")
+            continue
+        try:
+            tree = ast.parse(test.call, mode="eval")
+        except SyntaxError:
+            continue
+        names |= {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    return frozenset(names - _COMMON_CALLS)
+
+
+_COMMON_CALLS = {"bool", "exec", "globals", "set", "list", "tuple", "sorted", "dict", "len", "round", "str", "int"}
+
+
+def _merged(
+    problems: Sequence[Problem], cluster: list[int], reasons: dict[int, str], work: Workplace, confirmed: int
+) -> StageResult:
+    copies: dict[int, list[int]] = defaultdict(list)
+    dropped: list[Dropped] = []
+    for index in sorted(reasons):
+        keeper = _root(cluster, index)
+        copies[keeper].append(index)
+        kind = reasons[index].split(",")[0]
+        dropped.append(Dropped(problems[index].id, kind, reasons[index], problems[keeper].id))
+    new_tests = {keeper: _new_tests(problems[keeper], [problems[i] for i in copies[keeper]]) for keeper in copies}
+    agreed = _agreed(problems, new_tests, work)
+    kept = []
+    for index, problem in enumerate(problems):
+        if index in reasons:
+            continue
+        if index in copies:
+            problem = merge(problem, [problems[i] for i in copies[index]], agreed.get(index, []))
+        kept.append(problem)
+    figures = {
+        "exact copies": sum(d.reason == "same statement" for d in dropped),
+        "near copies": sum(d.reason == "near-duplicate" for d in dropped),
+        "near copies confirmed by running solutions": confirmed,
+        "tests gained from copies": sum(map(len, agreed.values())),
+        "copies' tests left out because they contradict": sum(map(len, new_tests.values()))
+        - sum(map(len, agreed.values())),
+    }
+    return StageResult(kept, dropped, figures)
+
+
+def merge(keeper: Problem, copies: Sequence[Problem], tests: Sequence[Test]) -> Problem:
+    """`keeper` with `tests` added, the copies' other solutions and tags, and facts it lacks itself."""
+    known = {(s.code.strip(), s.language) for s in keeper.solutions}
+    solutions = list(keeper.solutions)
+    tags = list(keeper.tags)
+    facts: dict[str, object] = {}
+    for copy in copies:
+        for solution in copy.solutions:
+            key = (solution.code.strip(), solution.language)
+            if key not in known and _interface(copy.tests) == _interface(keeper.tests):
+                known.add(key)
+                solutions.append(solution)
+        # a copy's own split says nothing about the problem that is kept
+        tags += [tag for tag in copy.tags if tag not in tags and not tag.startswith("split:")]
+        for name in ("rating", "difficulty", "date", "url", "generator"):
+            if not getattr(keeper, name) and name not in facts and getattr(copy, name):
+                facts[name] = getattr(copy, name)
+    return keeper.model_copy(update={"tests": [*keeper.tests, *tests], "solutions": solutions, "tags": tags, **facts})
+
+
+def _new_tests(keeper: Problem, copies: Sequence[Problem]) -> list[Test]:
+    known = {(test.input.strip(), test.call) for test in keeper.tests}
+    new: list[Test] = []
+    for copy in copies:
+        if copy.checker != keeper.checker or _interface(copy.tests) != _interface(keeper.tests):
+            continue
+        for test in copy.tests:
+            key = (test.input.strip(), test.call)
+            if key not in known:
+                known.add(key)
+                new.append(test.model_copy(update={"sample": False}))
+    return new
+
+
+def _agreed(problems: Sequence[Problem], new: dict[int, list[Test]], work: Workplace) -> dict[int, list[Test]]:
+    """The copies' tests that the keeper's accepted solution passes; all of a keeper's or none."""
+    languages = runnable_languages()
+    keepers = [k for k, tests in new.items() if tests and _witness(problems[k], languages)]
+    runs = []
+    for keeper in keepers:
+        witness = _witness(problems[keeper], languages)
+        assert witness is not None  # selected above
+        runs.append(submission(problems[keeper], witness, new[keeper]))
+    return {keepers[i]: new[keepers[i]] for i, judgement in judge_all(runs, work, "merged tests") if judgement.accepted}

@@ -1,0 +1,48 @@
+"""What every stage gives back, and what it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A problem that left: `reason` is one of a few per stage (counted), `detail` says it of this problem."""
+
+    id: str
+    reason: str
+    detail: str = ""
+    kept_instead: str = ""  # the id that stands for a duplicate
+
+
+@dataclass
+class StageResult:
+    """`problems` go on in order; `figures` are the stage's own counts and rates; `rows` are per-problem records."""
+
+    problems: list[Any]
+    dropped: list[Dropped] = field(default_factory=list)
+    figures: Mapping[str, int | float] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A stage's folder for intermediate results that survive an interruption, and how it shows progress."""
+
+    folder: Path
+    show_progress: bool = False
+
+    def track(self, items: Iterable[Item], total: int, what: str, unit: str) -> Iterable[Item]:
+        """`items` with a progress bar on a terminal, and without one elsewhere."""
+        disable = None if self.show_progress else True
+        return tqdm(items, total=total, desc=what, unit=unit, disable=disable, leave=False)
+
+
+StageFunction = Callable[..., StageResult]

@@ -1,0 +1,40 @@
+"""Training or held out: whole families go to one side; a family held out anywhere is held out everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data_curation.config import SplitOptions
+from data_curation.families import is_heldout
+from data_curation.schema import Problem
+from data_curation.stages.result import StageResult, Workplace
+
+TRAIN, HELDOUT = "split:train", "split:heldout"
+
+
+def split(problems: Sequence[Problem], options: SplitOptions, work: Workplace) -> StageResult:
+    """Tags every problem split:train or split:heldout and drops none.
+
+    A source's own tag decides for its family (held-out wins where a family has both); other families go by the hash
+    of their name, so that adding problems never moves one that was there before.
+    """
+    said: dict[str, str] = {}
+    for problem in problems:
+        for tag in problem.tags:
+            if tag in (TRAIN, HELDOUT) and said.get(_family(problem)) != HELDOUT:
+                said[_family(problem)] = tag
+    kept = []
+    for problem in problems:
+        family = _family(problem)
+        side = said.get(family) or (HELDOUT if is_heldout(family, options.heldout) else TRAIN)
+        tags = [tag for tag in problem.tags if tag not in (TRAIN, HELDOUT)]
+        kept.append(problem.model_copy(update={"tags": [*tags, side]}))
+    heldout = sum(HELDOUT in problem.tags for problem in kept)
+    by_source = sum(_family(problem) in said for problem in problems)
+    return StageResult(
+        kept, figures={"train": len(kept) - heldout, "held out": heldout, "split given by the source": by_source}
+    )
+
+
+def _family(problem: Problem) -> str:
+    return problem.family or problem.id

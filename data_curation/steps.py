@@ -1,0 +1,107 @@
+"""Running a stage once: its output is kept under a key of its options, code and input, and reused while that holds."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from data_curation.schema import Problem
+from data_curation.sources.files import read_parquet
+from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.storage import save_bytes, save_problems
+
+PROBLEMS, DONE = "problems.parquet", "done.json"
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A finished stage: counts, what it dropped, its figures; `seconds` and `reused` describe this run only."""
+
+    name: str
+    came_in: int
+    went_on: int
+    dropped: list[Dropped]
+    figures: Mapping[str, int | float]
+    rows: list[dict[str, Any]]
+    seconds: float
+    reused: bool
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Number of dropped problems by reason, most frequent first."""
+        counts: dict[str, int] = {}
+        for dropped in self.dropped:
+            counts[dropped.reason] = counts.get(dropped.reason, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def run_step(
+    name: str,
+    folder: Path,
+    key: str,
+    came_in: int | None,
+    work: Callable[[Workplace], StageResult],
+    show_progress: bool,
+) -> tuple[list[Problem], StepRecord]:
+    """The stage's problems and record: read back if `folder` holds a finished run under `key`, else made and stored.
+
+    The marker is written last, so a run that is killed at any point leaves either a finished stage or none.
+    """
+    record = _read_record(folder, key)
+    if record is not None:
+        return list(read_parquet(folder / PROBLEMS)), record
+    started = time.monotonic()
+    (folder / DONE).unlink(missing_ok=True)
+    result = work(Workplace(folder, show_progress))
+    problems: list[Problem] = result.problems
+    save_problems(problems, folder / PROBLEMS)
+    record = StepRecord(
+        name,
+        len(problems) + len(result.dropped) if came_in is None else came_in,
+        len(problems),
+        result.dropped,
+        result.figures,
+        result.rows,
+        round(time.monotonic() - started, 2),
+        False,
+    )
+    body = {**asdict(record), "key": key, "sha256": file_hash(folder / PROBLEMS)}
+    save_bytes(json.dumps(body, indent=1).encode(), folder / DONE)
+    return problems, record
+
+
+def step_key(module: str, options: Any, inputs: str) -> str:
+    """The key of a stage: hash of its options (JSON-able), of its module's source text and of its input's hash."""
+    text = json.dumps([module, source_hash(module), options, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def source_hash(*modules: str) -> str:
+    """16 hex digits over the source text of modules, so that changed code never meets old results."""
+    digest = hashlib.sha256()
+    for module in modules:
+        file = importlib.import_module(module).__file__
+        digest.update(Path(file or "").read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _read_record(folder: Path, key: str) -> StepRecord | None:
+    try:
+        body = json.loads((folder / DONE).read_bytes())
+        if body.pop("key") != key or body.pop("sha256") != file_hash(folder / PROBLEMS):
+            return None
+        return StepRecord(**{**body, "dropped": [Dropped(**row) for row in body["dropped"]], "reused": True})
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None  # no finished run here, or one of another version: the stage is run again
