@@ -1,0 +1,197 @@
+"""What happens in the process of a run: the program as `__main__`, or a call into it, on real descriptors 0, 1, 2."""
+
+import builtins
+import gc
+import io
+import json
+import linecache
+import os
+import random
+import sys
+import threading
+import types
+import _sitebuiltins
+
+_FILE = "solution.py"
+_SEED = 0
+_MAX_DEPTH = 200
+_MAX_NODES = 5_000_000
+
+builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
+builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
+
+
+def compile_program(source: bytes):
+    return compile(source, _FILE, "exec", dont_inherit=True)
+
+
+def describe(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        where = f" (line {error.lineno})" if error.lineno else ""
+        return f"{type(error).__name__}: {error.msg}{where}"
+    return f"{type(error).__name__}: {error}"
+
+
+def run_binary(path: str, environment: dict) -> None:
+    import signal
+
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
+    os.execve(path, [path], environment)
+
+
+def _stream(fd: int, mode: str, name: str):
+    raw = io.FileIO(fd, mode, closefd=False)
+    buffer = io.BufferedReader(raw) if mode == "rb" else io.BufferedWriter(raw)
+    raw.name = name
+    errors = "backslashreplace" if fd == 2 else "strict"
+    text = io.TextIOWrapper(buffer, encoding="utf-8", errors=errors, line_buffering=fd == 2)
+    text.mode = mode[0]
+    return text
+
+
+def _fresh_interpreter(name: str, source: bytes, recursion: int):
+    sys.stdin = sys.__stdin__ = _stream(0, "rb", "<stdin>")
+    sys.stdout = sys.__stdout__ = _stream(1, "wb", "<stdout>")
+    sys.stderr = sys.__stderr__ = _stream(2, "wb", "<stderr>")
+    module = types.ModuleType(name)
+    module.__dict__["__builtins__"] = builtins
+    module.__dict__["__file__"] = _FILE
+    sys.modules.pop("__main__", None)
+    sys.modules[name] = module
+    sys.argv[:] = [_FILE]
+    sys.orig_argv[:] = ["python3", _FILE]
+    linecache.cache[_FILE] = (lambda: source.decode("utf-8", "replace"),)
+    random.seed(_SEED)
+    frame, depth = sys._getframe(), 0
+    while frame is not None:
+        frame, depth = frame.f_back, depth + 1
+    sys.setrecursionlimit(recursion + depth)
+    gc.enable()
+    return module
+
+
+def _show(error: BaseException) -> None:
+    trace = error.__traceback__
+    if trace is not None:
+        trace = trace.tb_next  # without this file's frame
+    sys.excepthook(type(error), error.with_traceback(trace), trace)
+
+
+def _exit_code(error: SystemExit) -> int:
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+def _finish(code: int, namespace: dict) -> None:
+    """Ends as the interpreter would: threads, exit functions, files that are dropped with the namespace, streams."""
+    import atexit
+
+    try:
+        threading._shutdown()
+        atexit._run_exitfuncs()
+    except SystemExit as error:
+        code = _exit_code(error)
+    code = _flush(code)
+    namespace.clear()
+    gc.collect()
+    os._exit(_flush(code))
+
+
+def _flush(code: int) -> int:
+    for stream in (sys.stdout, sys.__stdout__):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except BaseException as error:
+            if code == 0:
+                code = 120
+            _report_failure(error)
+    return code
+
+
+def _report_failure(error: BaseException) -> None:
+    os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+
+
+def run_program(program, source: bytes, call, recursion: int) -> None:
+    if call is not None:
+        _run_call(program, source, call, recursion)
+    namespace = _fresh_interpreter("__main__", source, recursion).__dict__
+    code = 0
+    try:
+        exec(program, namespace)
+    except SystemExit as error:
+        code = _exit_code(error)
+    except BaseException as error:
+        code = 1
+        _show(error)
+    _finish(code, namespace)
+
+
+def _run_call(program, source: bytes, call: str, recursion: int) -> None:
+    """Builds the program's namespace as an import would, evaluates `call` and writes its value to descriptor 3."""
+    namespace = _fresh_interpreter("solution", source, recursion).__dict__
+    write, truncate, leave = os.pwrite, os.ftruncate, os._exit
+    with open(0, "rb", closefd=False) as file:
+        text = file.read()
+    code = 0
+    try:
+        exec(program, namespace)
+        namespace["args"] = json.loads(text) if text.strip() else []
+        value = eval(compile(call, "<call>", "eval", dont_inherit=True), namespace)
+        encoded = json.dumps(_plain(value, 0, [0]), allow_nan=True).encode()
+        truncate(3, 0)
+        done = 0
+        while done < len(encoded):
+            done += write(3, encoded[done:], done)
+    except SystemExit as error:
+        code = _exit_code(error) or 1
+        print("the program exited before it returned a value", file=sys.stderr)
+    except BaseException as error:
+        code = 1
+        _show(error)
+    _flush(code)
+    leave(code)
+
+
+class NotPlainData(TypeError):
+    """A returned value that has no exact JSON form."""
+
+
+def _plain(value, depth: int, count: list):
+    """`value` as JSON data; exact types only, so that a program's own classes cannot speak for themselves."""
+    count[0] += 1
+    if depth > _MAX_DEPTH or count[0] > _MAX_NODES:
+        raise NotPlainData("the returned value is too large or too deeply nested")
+    kind = type(value)
+    if value is None or kind in (bool, float, str):
+        return value
+    if kind is int:
+        return value if -(1 << 4096) < value < 1 << 4096 else {"__int__": hex(value)}
+    if kind in (list, tuple):
+        return [_plain(item, depth + 1, count) for item in value]
+    if kind in (set, frozenset):
+        return {"__set__": [_plain(item, depth + 1, count) for item in value]}
+    if kind is dict or kind.__module__ == "collections" and kind.__name__ in _DICTS and kind is _DICTS[kind.__name__]:
+        items = list(dict.items(value))
+        if all(type(key) is str and not key.startswith("__") for key, _ in items):
+            return {key: _plain(item, depth + 1, count) for key, item in items}
+        pairs = [[_plain(key, depth + 1, count), _plain(item, depth + 1, count)] for key, item in items]
+        return {"__dict__": pairs}
+    if tuple in kind.__bases__ and hasattr(kind, "_fields"):  # a namedtuple equals its tuple
+        return [_plain(item, depth + 1, count) for item in tuple.__iter__(value)]
+    raise NotPlainData(f"the returned value holds a {kind.__name__}, which is not plain data")
+
+
+def _dict_types() -> dict:
+    import collections
+
+    return {kind.__name__: kind for kind in (collections.Counter, collections.OrderedDict, collections.defaultdict)}
+
+
+_DICTS = _dict_types()

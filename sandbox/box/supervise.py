@@ -1,0 +1,308 @@
+"""Runs one job: a forked supervisor compiles the program once, forks a fresh process per test and watches it.
+
+The supervisor reads one test at a time, straight into a file that becomes the run's standard input, so that a run
+never finds another test's input in its memory. It reports facts (exit status, CPU, memory, bytes written); what
+they mean is decided by the controller.
+"""
+
+import json
+import mmap
+import os
+import resource
+import select
+import signal
+import struct
+import time
+
+import confine
+import execute
+from channel import ABORTED, CPU, DISK, FINISHED, MEMORY, RESULT, TEST, THREADS, UNSTARTED, WALL
+
+_ERROR_TAIL = 8192
+_TICK = 0.02
+_MAX_THREADS = 256
+_MAX_FILES = 1000
+_COMPILE_CPU_S = 20
+_COMPILE_KB = 1 << 20
+_PAGE_KB = resource.getpagesize() // 1024
+
+
+class Server:
+    def __init__(self, line, scratch, limited, landlock, filters, recursion) -> None:
+        self.line = line
+        self.scratch = scratch
+        self.limited = limited
+        self.filters = filters
+        self.recursion = recursion
+        self.baseline_kb = 0
+        self.baseline_vm_kb = 0
+        self._landlock = landlock
+        self.ruleset = None
+        if landlock:
+            self.ruleset = confine.landlock_ruleset(*landlock)
+
+    def serve(self, kind: str, length: int) -> None:
+        body = self.line.read(length)
+        if kind != "J":
+            raise SystemExit(f"unexpected message {kind!r} between jobs")
+        pid = os.fork()
+        if pid == 0:
+            code = 71
+            try:
+                Supervisor(self, body).run()
+                code = 0
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(pid, 0)
+        self._sweep()
+        if status:
+            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+                raise SystemExit("supervisor killed")  # mid-message perhaps: the controller starts a new worker
+            self.line.send("X", struct.pack("<i", status))
+
+    def _sweep(self) -> None:
+        """Kills what outlived the run; only possible without seccomp, where programs can fork."""
+        while self.limited:
+            try:
+                with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as listing:
+                    children = [int(pid) for pid in listing.read().split()]
+            except FileNotFoundError:
+                return
+            if not children:
+                return
+            for pid in children:
+                os.kill(pid, signal.SIGKILL)
+            for pid in children:
+                os.waitpid(pid, 0)
+
+
+class Supervisor:
+    def __init__(self, server: Server, body: bytes) -> None:
+        self.server = server
+        self.line = server.line
+        (length,) = struct.unpack_from("<I", body)
+        self.job = json.loads(body[4 : 4 + length])
+        self.source = body[4 + length :]
+        self.program = None
+        self.ruleset = server.ruleset
+        self.begun = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the runs: whether the program's own code was reached
+
+    def run(self) -> None:
+        confine.die_with_parent()
+        if self.job["kind"] == "native":
+            self._open_binary()
+        elif not self._compile():
+            self._refuse_until_end()
+            return
+        while True:
+            kind, length = self.line.head()
+            if kind == "T":
+                self._test(length)
+            elif kind == "E":
+                return
+            elif kind != "A":  # an abort that came after the run had ended
+                raise SystemExit(f"unexpected message {kind!r}")
+
+    def _open_binary(self) -> None:
+        if self.server._landlock:
+            rules, abi = self.server._landlock
+            rights = confine.EXECUTE | confine.READ_FILE
+            libraries = [(path, confine.EXECUTE | confine.READ) for path in self.job["libraries"]]
+            self.ruleset = confine.landlock_ruleset([*rules, (self.job["path"], rights), *libraries], abi)
+
+    def _compile(self) -> bool:
+        _, hard_as = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (self.server.baseline_vm_kb * 1024 + _COMPILE_KB * 1024, hard_as))
+        soft_cpu, hard_cpu = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (_COMPILE_CPU_S, hard_cpu))
+        try:
+            self.program = execute.compile_program(self.source)
+        except BaseException as error:
+            self.line.send("C", execute.describe(error).encode("utf-8", "replace")[:4096])
+            return False
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, (hard_as, hard_as))
+            resource.setrlimit(resource.RLIMIT_CPU, (soft_cpu, hard_cpu))
+        return True
+
+    def _refuse_until_end(self) -> None:
+        while True:
+            kind, length = self.line.head()
+            self.line.read(length)
+            if kind == "E":
+                return
+
+    def _test(self, length: int) -> None:
+        cpu_us, wall_us, memory_kb, slack_kb, output, call_length = TEST.unpack(self.line.read(TEST.size))
+        call = self.line.read(call_length).decode() if call_length else None
+        files = [os.memfd_create(name, os.MFD_CLOEXEC) for name in ("stdin", "stdout", "stderr")]
+        if call is not None:
+            files.append(os.memfd_create("value", os.MFD_CLOEXEC))
+        try:
+            self.begun[0] = 0
+            self.line.read_into_file(length - TEST.size - call_length, files[0])
+            os.lseek(files[0], 0, os.SEEK_SET)
+            started = time.monotonic()
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    self._become(files, cpu_us, memory_kb + slack_kb, output)
+                    self._go(call)
+                except BaseException as error:
+                    os.write(2, f"{type(error).__name__}: {error}".encode())
+                finally:
+                    os._exit(72)
+            reason, status, usage = self._watch(pid, started, cpu_us, wall_us, memory_kb)
+            wall = time.monotonic() - started
+            if reason == FINISHED and self.begun[0] == 0:
+                reason = UNSTARTED
+            if self.server.limited:
+                self.server._sweep()
+            if self._clear_scratch() and reason == FINISHED:
+                reason = DISK
+            self._report(files, reason, status, usage, wall, output)
+        finally:
+            for fd in files:
+                os.close(fd)
+
+    # in the run's process
+
+    def _become(self, files, cpu_us: int, address_kb: int, output: int) -> None:
+        confine.die_with_parent()
+        os.setsid()
+        for target, fd in enumerate(files):
+            os.dup2(fd, target)
+        seconds = cpu_us // 1_000_000 + 2
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
+        address = (self.server.baseline_vm_kb + address_kb) * 1024
+        resource.setrlimit(resource.RLIMIT_AS, (address, address))
+        if self.ruleset is not None:
+            confine.landlock_restrict(self.ruleset)
+        os.closerange(len(files), 65536)
+        confine.set_dumpable(1)
+        name = "native_filter" if self.job["kind"] == "native" else "python_filter"
+        if name in self.server.filters:
+            self.server.filters[name].load()
+
+    def _go(self, call) -> None:
+        self.begun[0] = 1
+        if self.job["kind"] == "native":
+            try:
+                execute.run_binary(self.job["path"], self.job["environment"])
+            finally:
+                self.begun[0] = 0  # only reached when the binary could not be started
+        self.begun.close()
+        program, source, recursion = self.program, self.source, self.server.recursion
+        # nothing of the harness stays reachable by name from here on
+        self.__dict__.clear()
+        execute.run_program(program, source, call, recursion)
+
+    # in the supervisor
+
+    def _watch(self, pid: int, started: float, cpu_us: int, wall_us: int, memory_kb: int):
+        """(reason, wait status, resource usage) once the run is over, by itself or by force."""
+        clock = ((~pid) << 3) | 2  # the kernel's number of that process's CPU clock
+        cpu_limit, wall_limit = cpu_us / 1e6, wall_us / 1e6
+        handle = os.pidfd_open(pid)
+        poller = select.poll()
+        poller.register(handle, select.POLLIN)
+        poller.register(self.line.sock, select.POLLIN)
+        reason, ticks, beat = FINISHED, 0, started
+        try:
+            while True:
+                events = poller.poll(10 if ticks == 0 else 1000 * _TICK)
+                if any(fd == handle for fd, _ in events):
+                    break
+                if events and self._abort_asked():
+                    reason = ABORTED
+                    break
+                ticks += 1
+                now = time.monotonic()
+                if time.clock_gettime(clock) > cpu_limit:
+                    reason = CPU
+                elif now - started > wall_limit and now - started - self._waited(pid) > wall_limit:
+                    reason = WALL
+                elif now - started > 4 * wall_limit:
+                    reason = WALL
+                else:
+                    reason = self._usage(pid, memory_kb) or (ticks % 10 == 0 and self._crowded()) or FINISHED
+                if reason != FINISHED:
+                    break
+                if now - beat > 1:
+                    self.line.send("H")
+                    beat = now
+        finally:
+            os.close(handle)
+            if reason != FINISHED:
+                os.kill(pid, signal.SIGKILL)
+            _, status, usage = os.wait4(pid, 0)
+        return reason, status, usage
+
+    def _abort_asked(self) -> bool:
+        kind, length = self.line.head()
+        if kind != "A" or length:
+            raise SystemExit(f"unexpected message {kind!r} during a run")
+        return True
+
+    @staticmethod
+    def _waited(pid: int) -> float:
+        """Seconds the run's threads stood ready while other processes had the CPU: not idleness of theirs."""
+        total = 0
+        try:
+            for thread in os.listdir(f"/proc/{pid}/task"):
+                with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as stat:
+                    total += int(stat.read().split()[1])
+        except (OSError, IndexError):
+            return 0.0
+        return total / 1e9
+
+    def _usage(self, pid: int, memory_kb: int) -> int:
+        try:
+            with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+                fields = stat.read().rpartition(b")")[2].split()
+        except OSError:
+            return FINISHED
+        if int(fields[21]) * _PAGE_KB > memory_kb + self.server.baseline_kb:
+            return MEMORY
+        return THREADS if int(fields[17]) > _MAX_THREADS else FINISHED
+
+    def _crowded(self) -> int:
+        """DISK when the scratch directory holds more than a program may write."""
+        count = total = 0
+        with os.scandir(".") as entries:
+            for entry in entries:
+                count += 1
+                if count > _MAX_FILES:
+                    return DISK
+                total += entry.stat(follow_symlinks=False).st_size
+        return DISK if total > 256 << 20 else FINISHED
+
+    def _clear_scratch(self) -> bool:
+        count = 0
+        with os.scandir(".") as entries:
+            for entry in entries:
+                count += 1
+                if entry.is_dir(follow_symlinks=False):
+                    _remove_tree(entry.path)
+                else:
+                    os.unlink(entry.path)
+        return count > _MAX_FILES
+
+    def _report(self, files, reason, status, usage, wall, output) -> None:
+        size = min(os.fstat(files[1]).st_size, output)
+        error_size = os.fstat(files[2]).st_size
+        tail = os.pread(files[2], _ERROR_TAIL, max(0, error_size - _ERROR_TAIL))
+        value = b""
+        if len(files) > 3:
+            value = os.pread(files[3], min(os.fstat(files[3]).st_size, output), 0)
+        cpu = int(1e6 * (usage.ru_utime + usage.ru_stime))
+        peak = max(0, usage.ru_maxrss - (0 if self.job["kind"] == "native" else self.server.baseline_kb))
+        head = RESULT.pack(reason, status, cpu, int(1e6 * wall), peak, len(tail), len(value), size)
+        self.line.send_with_file("D", head + tail + value, files[1], size)
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # only without Landlock can a program make directories
+
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,127 @@
+"""The warm process that forks a program's runs. One per worker, started by exec, single-threaded.
+
+Order of life: raise the stack limit (needs one re-exec), import what programs import, confine itself, report what
+it could enforce, then serve jobs. For each job it forks a supervisor that compiles the program once and forks one
+process per test. It never receives expected outputs.
+"""
+
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+
+_STACK = 1 << 30
+
+
+def _raise_stack_limit() -> None:
+    # The main stack's room is fixed at exec: deep recursion needs it large before the interpreter starts.
+    soft, hard = resource.getrlimit(resource.RLIMIT_STACK)
+    wanted = _STACK if hard == resource.RLIM_INFINITY else min(_STACK, hard)
+    if soft == wanted or os.environ.get("BOX_STACK"):
+        return
+    resource.setrlimit(resource.RLIMIT_STACK, (wanted, hard))
+    os.environ["BOX_STACK"] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _import_usual_modules() -> None:
+    import importlib
+    import warnings
+
+    warnings.simplefilter("ignore")
+    for name in (
+        "abc array bisect builtins cmath collections collections.abc contextlib copy ctypes dataclasses datetime "
+        "decimal enum fractions functools gc hashlib heapq inspect io itertools json linecache math numbers operator os "
+        "queue random re statistics string struct sys textwrap threading time traceback types typing zlib _strptime"
+    ).split():
+        try:
+            importlib.import_module(name)
+        except ImportError:  # optional parts of the standard library
+            continue
+    warnings.resetwarnings()
+    for category in (SyntaxWarning, DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith(name):
+                return int(line.split()[1])
+    return 0
+
+
+def main() -> None:
+    _raise_stack_limit()
+    os.environ.pop("BOX_STACK", None)
+    _import_usual_modules()
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path.insert(0, here)
+    import channel
+    import confine
+    import supervise
+
+    sys.path.remove(here)
+    sock = socket.socket(fileno=int(sys.argv[1]))
+    line = channel.Channel(sock)
+    kind, length = line.head()
+    assert kind == "I", kind
+    setup = json.loads(line.read(length))
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.umask(0o077)
+    os.chdir(setup["scratch"])
+    for limit, value in (
+        (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 128), (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):  # fmt: skip
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+    confine.default_thread_stack(16 << 20)
+    confine.become_subreaper()
+    confine.set_dumpable(0)
+    report = {"python": sys.version.split()[0], "landlock_abi": 0, "seccomp": False}
+    limited = setup["level"] == "limited"
+    ruleset = None
+    filters = {}
+    if not limited:
+        confine.drop_capabilities()
+        abi = confine.landlock_abi()
+        report["landlock_abi"] = abi
+        if abi:
+            rules = [(path, confine.READ) for path in setup["readable"]]
+            rules += [("/dev/null", confine.READ_FILE | confine.WRITE_FILE), (setup["scratch"], confine.SCRATCH)]
+            ruleset = (rules, abi)
+        confine.no_new_privs()
+        if setup["base_filter"]:
+            confine.Filter(bytes.fromhex(setup["base_filter"]), ()).load()
+            report["seccomp"] = True
+            for name in ("python_filter", "native_filter"):
+                code, own_pid_at = setup[name]
+                filters[name] = confine.Filter(bytes.fromhex(code), own_pid_at)
+    server = supervise.Server(line, setup["scratch"], limited, ruleset, filters, setup.get("recursion", 1000))
+    for name in ("channel", "confine", "supervise", "execute"):
+        sys.modules.pop(name, None)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    report["rss_kb"] = _status("VmRSS")
+    report["vm_kb"] = _status("VmSize")
+    server.baseline_kb = report["rss_kb"]
+    server.baseline_vm_kb = report["vm_kb"]
+    line.send("R", json.dumps(report).encode())
+    try:
+        while True:
+            kind, length = line.head()
+            server.serve(kind, length)
+    except (channel.Closed, ConnectionResetError, BrokenPipeError):
+        return
+
+
+if __name__ == "__main__":
+    main()

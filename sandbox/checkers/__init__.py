@@ -1,0 +1,65 @@
+"""Comparison of a program's output with the expected one. Pure functions of the controller.
+
+A checker is named by a string, with a parameter after a colon where it takes one: "tokens", "floats:1e-9".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from sandbox.checkers import numbers, text, values
+
+# None accepts; else one line that names the first difference, never the expected value.
+Compare = Callable[[bytes, bytes], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Checker:
+    """`compare(output, expected)` for printed output, `compare_values` for values of call-based tests."""
+
+    spec: str
+    compare: Compare
+    compare_values: Compare
+
+
+_PLAIN: dict[str, tuple[Compare, values.Equality]] = {
+    "tokens": (text.tokens, values.Equality()),
+    "lines": (text.lines, values.Equality()),
+    "exact": (text.exact, values.Equality()),
+    "case_insensitive": (text.case_insensitive, values.Equality(fold_case=True)),
+    "yes_no": (text.yes_no, values.Equality(fold_case=True)),
+    "unordered_lines": (text.unordered_lines, values.Equality(unordered=True)),
+    "unordered_tokens": (text.unordered_tokens, values.Equality(unordered=True)),
+}
+
+_DEFAULT_TOLERANCE = 1e-6
+
+
+def names() -> list[str]:
+    """Names of the known checkers."""
+    return sorted([*_PLAIN, "floats"])
+
+
+@lru_cache(maxsize=256)
+def find(spec: str) -> Checker:
+    """The checker that `spec` names. ValueError with the known names otherwise."""
+    name, colon, parameter = spec.partition(":")
+    if name == "floats":
+        tolerance = _tolerance(spec, parameter) if colon else _DEFAULT_TOLERANCE
+        return Checker(spec, numbers.floats(tolerance), values.Equality(tolerance=tolerance).compare)
+    if name in _PLAIN and not colon:
+        compare, equality = _PLAIN[name]
+        return Checker(spec, compare, equality.compare)
+    raise ValueError(f"unknown checker {spec!r}: known are {', '.join(names())} (floats takes a tolerance, floats:1e-6)")
+
+
+def _tolerance(spec: str, parameter: str) -> float:
+    try:
+        tolerance = float(parameter)
+    except ValueError:
+        tolerance = -1.0
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"checker {spec!r}: the tolerance must be a number in [0, 1), as in floats:1e-6")
+    return tolerance

@@ -1,0 +1,1 @@
+"""Workers, the pool that keeps them busy, the compile box and the verdict cache."""

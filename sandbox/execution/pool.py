@@ -1,0 +1,286 @@
+"""Workers kept busy by one thread: dispatch, watchdog, replacement.
+
+Every job ends exactly once: with its facts, or with the judge's error after one retry on a fresh worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from sandbox.execution.job import Job, read_facts, test_message
+from sandbox.execution.worker import Worker, WorkerFailed, shortfall, unpack_status
+
+_START_S = 30.0
+_RECYCLE_AFTER = 5000  # jobs of one worker
+
+
+class Pool:
+    """Up to `size` workers at one protection level, started when work waits for them.
+
+    `silence_s` is how long a busy worker may say nothing (it reports every second) before it is replaced.
+    """
+
+    def __init__(self, size: int, level: str, silence_s: float = 20.0) -> None:
+        self.size = size
+        self.level = level
+        self.replaced = 0
+        self._silence_s = silence_s
+        self._artifacts = tempfile.mkdtemp(prefix="programs-")
+        self._workers: list[Worker] = []
+        self._waiting: deque[Job] = deque()
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._start_failures = 0
+        self._closing = False
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(target=self._run, name="sandbox-pool", daemon=True)
+        self._thread.start()
+
+    @property
+    def artifacts(self) -> str:
+        """Directory of compiled programs, readable in every worker."""
+        return self._artifacts
+
+    def submit(self, job: Job) -> None:
+        """Queues `job`; its callbacks come in the pool's thread."""
+        self._post(lambda: self._waiting.append(job))
+
+    def cancel(self, job: Job) -> None:
+        """Ends `job` early; its `on_done` still comes."""
+        self._post(lambda: self._cancel(job))
+
+    def close(self) -> None:
+        """Ends every worker; jobs not finished end with the judge's error. Returns when no process is left."""
+        self._closing = True
+        self._post(lambda: None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def worker_pids(self) -> list[int]:
+        """Process numbers of the live workers."""
+        return [worker.process.pid for worker in list(self._workers)]
+
+    def abandon(self) -> None:
+        """For a forked child of the caller: drops the descriptors, touches no process."""
+        for worker in self._workers:
+            worker.sock.close()
+        for fd in (self._wake_read, self._wake_write):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    # in the pool's thread
+
+    def _post(self, action: Callable[[], None]) -> None:
+        self._inbox.append(action)
+        # a full pipe wakes the thread as well; a closed one means that it has ended
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b"x")
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                while self._inbox:
+                    self._inbox.popleft()()
+                self._dispatch()
+                for key, _ in self._selector.select(self._pause()):
+                    if key.data is None:
+                        with contextlib.suppress(BlockingIOError):
+                            os.read(self._wake_read, 65536)
+                    else:
+                        self._attend(key.data)
+                self._watch()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        for worker in self._workers:
+            worker.process.kill()
+        jobs = [worker.job for worker in self._workers if worker.job is not None]
+        for worker in self._workers:
+            worker.kill()
+        self._workers.clear()
+        while self._inbox:
+            self._inbox.popleft()()
+        for job in [*jobs, *self._waiting]:
+            job.on_done("the judge was closed", None)
+        self._waiting.clear()
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        shutil.rmtree(self._artifacts, ignore_errors=True)
+
+    def _pause(self) -> float | None:
+        return 0.5 if any(worker.job or not worker.ready for worker in self._workers) else None
+
+    def _cancel(self, job: Job) -> None:
+        job.cancelled = True
+        if job in self._waiting:
+            self._waiting.remove(job)
+            job.on_done("cancelled", None)
+            return
+        for worker in self._workers:
+            if worker.job is job:
+                worker.send("A")
+                self._push(worker)
+
+    def _dispatch(self) -> None:
+        if not self._waiting:
+            return
+        for worker in list(self._workers):
+            if worker.ready and worker.job is None and self._waiting:
+                self._start_job(worker, self._waiting.popleft())
+        starting = sum(not worker.ready for worker in self._workers)
+        while len(self._workers) < self.size and starting < len(self._waiting):
+            starting += 1
+            try:
+                worker = Worker(self.level, self._artifacts)
+            except OSError as error:
+                self._start_failed(f"cannot start a worker: {error}")
+                return
+            self._workers.append(worker)
+            self._selector.register(worker.sock, selectors.EVENT_READ, worker)
+            self._push(worker)
+
+    def _start_failed(self, reason: str) -> None:
+        """After three failures in a row with no worker left, waiting jobs end: nothing would ever run them."""
+        self._start_failures += 1
+        if self._start_failures >= 3 and not self._workers:
+            while self._waiting:
+                self._waiting.popleft().on_done(reason, None)
+            self._start_failures = 0
+
+    def _start_job(self, worker: Worker, job: Job) -> None:
+        worker.job = job
+        worker.heard = time.monotonic()
+        worker.send("J", job.program.message())
+        self._send_test(worker, job)
+
+    def _send_test(self, worker: Worker, job: Job) -> None:
+        worker.send("T", test_message(job.inputs[job.position], job.limits, job.program.kind))
+        self._push(worker)
+
+    def _push(self, worker: Worker) -> None:
+        try:
+            left = worker.flush()
+        except WorkerFailed as error:
+            self._replace(worker, str(error))
+            return
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if left else 0)
+        if self._selector.get_key(worker.sock).events != events:
+            self._selector.modify(worker.sock, events, worker)
+
+    def _attend(self, worker: Worker) -> None:
+        if worker not in self._workers:
+            return
+        try:
+            for kind, body in worker.receive():
+                self._hear(worker, kind, body)
+        except (WorkerFailed, ValueError) as error:
+            self._replace(worker, str(error))
+            return
+        if worker in self._workers:
+            self._push(worker)
+
+    def _hear(self, worker: Worker, kind: str, body: bytes | bytearray) -> None:
+        job = worker.job
+        if kind == "H":
+            return
+        if kind == "R":
+            worker.take(body)
+            self._start_failures = 0
+            missing = shortfall(worker)
+            if missing:
+                raise WorkerFailed(missing)
+            return
+        if job is None:
+            raise WorkerFailed(f"unexpected message {kind!r} from the worker")
+        if kind == "C":
+            self._finish(worker, job, compile_error=bytes(body).decode("utf-8", "replace"))
+        elif kind == "X":
+            worker.job = None
+            self._supervisor_died(job, unpack_status(body))
+        elif kind == "D":
+            self._hear_facts(worker, job, body)
+        else:
+            raise WorkerFailed(f"unknown message {kind!r} from the worker")
+
+    def _hear_facts(self, worker: Worker, job: Job, body: bytes | bytearray) -> None:
+        facts = read_facts(body, job.limits)
+        if job.cancelled:
+            self._finish(worker, job, error="cancelled")
+            return
+        if facts.killed and job.position not in job.killed_at:
+            job.killed_at.add(job.position)  # perhaps the machine ran out of memory: once more
+            self._send_test(worker, job)
+            return
+        go_on = job.on_facts(job.position, facts)
+        job.position += 1
+        if go_on and job.position < len(job.inputs):
+            self._send_test(worker, job)
+        else:
+            self._finish(worker, job)
+
+    def _finish(
+        self, worker: Worker, job: Job, error: str | None = None, compile_error: str | None = None
+    ) -> None:
+        worker.send("E")
+        worker.job = None
+        worker.jobs_done += 1
+        job.on_done(error, compile_error)
+        if worker.jobs_done >= _RECYCLE_AFTER:
+            self._discard(worker)
+        else:
+            self._give_next(worker)
+
+    def _give_next(self, worker: Worker) -> None:
+        if self._waiting:
+            self._start_job(worker, self._waiting.popleft())
+
+    def _supervisor_died(self, job: Job, status: int) -> None:
+        if job.position == 0 and os.WIFSIGNALED(status):
+            # nothing had run yet: the compiler itself died, of the program's doing
+            job.on_done(None, f"the compiler was killed by signal {os.WTERMSIG(status)}")
+        else:
+            self._retry(job, f"the supervisor of the run died (status {status})")
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        for worker in list(self._workers):
+            if not worker.ready and now - worker.heard > _START_S:
+                self._replace(worker, "the worker did not start in time")
+            elif worker.job is not None and now - worker.heard > self._silence_s:
+                self._replace(worker, f"the worker said nothing for {self._silence_s:g} s")
+
+    def _discard(self, worker: Worker) -> None:
+        self._workers.remove(worker)
+        self._selector.unregister(worker.sock)
+        worker.kill()
+
+    def _replace(self, worker: Worker, reason: str) -> None:
+        if worker not in self._workers:
+            return
+        if not worker.ready or not worker.report:
+            reason = f"{reason}{worker.last_words()}" if worker.last_words() not in reason else reason
+        self._discard(worker)
+        self.replaced += 1
+        if not worker.report:
+            self._start_failed(reason)
+        if worker.job is not None:
+            job, worker.job = worker.job, None
+            self._retry(job, reason)
+
+    def _retry(self, job: Job, reason: str) -> None:
+        job.attempts += 1
+        if job.cancelled or job.attempts > 1:
+            job.on_done(reason, None)
+        else:
+            self._waiting.appendleft(job)

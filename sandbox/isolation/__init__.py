@@ -1,0 +1,1 @@
+"""How a program is held: protection levels and what each is made of."""

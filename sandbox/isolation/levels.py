@@ -1,0 +1,72 @@
+"""Protection levels, strongest first, and which of them this machine can give. Found out by starting a worker."""
+
+from __future__ import annotations
+
+import selectors
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+
+LEVELS = ("namespaced", "confined", "limited")
+
+
+class ProtectionUnavailable(RuntimeError):
+    """The machine cannot give the protection asked for; the message says why and what would help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What came of starting a worker at a level: `reason` is None when it works."""
+
+    level: str
+    reason: str | None
+    report: dict[str, object]
+
+
+def choose(minimum: str, allow_unconfined: bool, exactly: str | None) -> str:
+    """The level to run at. ProtectionUnavailable when the machine gives less than asked for."""
+    for name in (minimum, exactly or minimum):
+        if name not in LEVELS:
+            raise ValueError(f"unknown protection level {name!r}: known are {', '.join(LEVELS)}")
+    if (minimum == "limited" or exactly == "limited") and not allow_unconfined:
+        raise ValueError("protection 'limited' holds programs by resource limits only: allow_unconfined=True accepts that")
+    wanted = [exactly] if exactly else list(LEVELS[: LEVELS.index(minimum) + 1])
+    if allow_unconfined and not exactly and "limited" not in wanted:
+        wanted = list(LEVELS)
+    reasons = []
+    for level in wanted:
+        found = probe(level)
+        if found.reason is None:
+            return level
+        reasons.append(f"{level}: {found.reason}")
+    raise ProtectionUnavailable(
+        f"this machine cannot hold programs as asked ({'; '.join(reasons)}). Run `python -m sandbox.doctor` for remedies"
+    )
+
+
+@cache
+def probe(level: str) -> Probe:
+    """Starts one worker at `level` and takes its own account of what it could enforce."""
+    from sandbox.execution.worker import Worker, WorkerFailed, shortfall
+
+    with tempfile.TemporaryDirectory(prefix="programs-") as artifacts:
+        try:
+            worker = Worker(level, artifacts)
+        except OSError as error:
+            return Probe(level, str(error), {})
+        try:
+            with selectors.DefaultSelector() as selector:
+                selector.register(worker.sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+                deadline = time.monotonic() + 30
+                while time.monotonic() < deadline:
+                    selector.select(1)
+                    if not worker.flush():
+                        selector.modify(worker.sock, selectors.EVENT_READ)
+                    if worker.take_report():
+                        return Probe(level, shortfall(worker), worker.report)
+            return Probe(level, "the worker did not start within 30 s", {})
+        except WorkerFailed as error:
+            return Probe(level, str(error), {})
+        finally:
+            worker.kill()

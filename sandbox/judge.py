@@ -1,0 +1,450 @@
+"""The door: give a program and tests, get a judgement."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import logging
+import math
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sandbox import checkers, languages
+from sandbox.cases import Limits, TestCase
+from sandbox.execution.cache import VerdictCache, key_of
+from sandbox.execution.job import Facts, Job, Program, RunInput, RunLimits
+from sandbox.execution.pool import Pool
+from sandbox.grading import Grading, allowed_failures, run_input
+from sandbox.isolation import levels
+from sandbox.languages import CompileError, ToolchainMissing
+from sandbox.verdicts import Judgement, Verdict
+
+_log = logging.getLogger("sandbox")
+
+Progress = Callable[[int, int], object]  # (done, total)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A program to be judged on tests."""
+
+    code: str
+    tests: Sequence[TestCase]
+    language: str = "python"
+    limits: Limits = field(default_factory=Limits)
+    checker: str = "tokens"
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What a program did with one input. Verdict AC means that it ended within its limits with exit code 0."""
+
+    verdict: Verdict
+    stdout: bytes = b""
+    stderr: bytes = b""  # the last 8 KiB
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+    memory_mb: float = 0.0
+    message: str = ""
+
+
+@dataclass(eq=False)
+class _Pending:
+    """A judgement under way; several equal submissions may wait for it."""
+
+    future: Future[Judgement]
+    waiting: int = 1
+    job: Job | None = None
+
+
+class Judge:
+    """Judges programs in worker processes. Thread-safe; a context manager; `close()` leaves no process behind.
+
+    `workers` defaults to the CPUs this process may use. The best protection level the machine offers is taken;
+    below `min_protection` ("namespaced" or "confined") it refuses to start, unless `allow_unconfined` accepts mere
+    resource limits. `protection` names one level exactly. `cache` is False, True (in memory) or a path of a SQLite
+    file. `silence_s`: a busy worker heard nothing of for that long is replaced.
+    """
+
+    def __init__(
+        self,
+        workers: int | None = None,
+        min_protection: str = "confined",
+        allow_unconfined: bool = False,
+        cache: bool | str | Path = True,
+        *,
+        protection: str | None = None,
+        silence_s: float = 20.0,
+    ) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers={workers}: at least 1 is needed")
+        self._workers = workers or len(os.sched_getaffinity(0))
+        self.protection = levels.choose(min_protection, allow_unconfined, protection)
+        if self.protection == "limited":
+            _log.warning("programs are held by resource limits only: they can read files and reach the network")
+        else:
+            _log.info("protection level: %s", self.protection)
+        self.cache: VerdictCache | None = None
+        if cache is not False:
+            self.cache = VerdictCache(path=None if cache is True else cache)
+        self._pool = Pool(self._workers, self.protection, silence_s)
+        self._compilers = ThreadPoolExecutor(self._workers, thread_name_prefix="sandbox-compile")
+        self._pending: dict[bytes, _Pending] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> Judge:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def judge(
+        self,
+        code: str,
+        tests: Sequence[TestCase],
+        *,
+        language: str = "python",
+        limits: Limits | None = None,
+        checker: str = "tokens",
+        stop: str = "first_failure",
+        keep_output: bool = False,
+    ) -> Judgement:
+        """Judgement of `code` on `tests`. ValueError for empty tests or an unknown language, checker or stop rule."""
+        submission = Submission(code, tests, language, limits or Limits(), checker)
+        with self._submitted([submission], stop, keep_output) as futures:
+            return futures[0].result()
+
+    async def ajudge(
+        self,
+        code: str,
+        tests: Sequence[TestCase],
+        *,
+        language: str = "python",
+        limits: Limits | None = None,
+        checker: str = "tokens",
+        stop: str = "first_failure",
+        keep_output: bool = False,
+    ) -> Judgement:
+        """`judge` for asynchronous callers; cancelling it stops the run."""
+        submission = Submission(code, tests, language, limits or Limits(), checker)
+        with self._submitted([submission], stop, keep_output) as futures:
+            return await asyncio.wrap_future(futures[0])
+
+    def judge_batch(
+        self,
+        submissions: Iterable[Submission],
+        *,
+        stop: str = "first_failure",
+        progress: Progress | None = None,
+        keep_output: bool = False,
+    ) -> list[Judgement]:
+        """Judgements in the order of `submissions`; equal ones are judged once."""
+        submissions = list(submissions)
+        found: list[Judgement | None] = [None] * len(submissions)
+        done = 0
+        for index, judgement in self.as_completed(submissions, stop=stop, keep_output=keep_output):
+            found[index] = judgement
+            done += 1
+            if progress is not None:
+                progress(done, len(submissions))
+        return [judgement for judgement in found if judgement is not None]
+
+    def as_completed(
+        self, submissions: Iterable[Submission], *, stop: str = "first_failure", keep_output: bool = False
+    ) -> Iterator[tuple[int, Judgement]]:
+        """(index, judgement) pairs as they come. Leaving the loop early stops what is not done."""
+        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
+        with self._submitted(list(submissions), stop, keep_output) as futures:
+            for index, future in enumerate(futures):
+                future.add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
+            for _ in futures:
+                index = finished.get()
+                yield index, futures[index].result()
+
+    def execute(
+        self,
+        code: str,
+        inputs: Sequence[str | bytes],
+        *,
+        language: str = "python",
+        limits: Limits | None = None,
+    ) -> list[Execution]:
+        """What `code` does with each of `inputs` as standard input; nothing is compared."""
+        spoken = languages.find(language)
+        _require(spoken)
+        run_limits = _run_limits(limits or Limits(), spoken.factor)
+        encoded = [i if isinstance(i, bytes) else i.encode("utf-8", "surrogateescape") for i in inputs]
+        if not encoded:
+            return []
+        if not code.strip():
+            return [Execution(Verdict.NO_CODE)] * len(encoded)
+        seen: list[Execution] = []
+        future: Future[list[Execution]] = Future()
+
+        def on_facts(_: int, facts: Facts) -> bool:
+            seen.append(
+                Execution(
+                    facts.verdict, facts.stdout, facts.stderr, facts.cpu_s, facts.wall_s, facts.memory_mb, facts.message
+                )
+            )
+            return True
+
+        def on_done(error: str | None, compile_error: str | None) -> None:
+            if compile_error is not None:
+                future.set_result([Execution(Verdict.CE, message=compile_error)] * len(encoded))
+                return
+            missing = Execution(Verdict.IE, message=error or "not run")
+            future.set_result(seen + [missing] * (len(encoded) - len(seen)))
+
+        pending: _Pending = _Pending(Future())
+        self._start(pending, spoken, code, [RunInput(data) for data in encoded], run_limits, on_facts, on_done)
+        try:
+            return future.result()
+        finally:
+            if not future.done() and pending.job is not None:
+                self._pool.cancel(pending.job)
+
+    def close(self) -> None:
+        """Ends all workers. Judgements still awaited come out as IE."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._compilers.shutdown(wait=True, cancel_futures=True)
+        self._pool.close()
+        if self.cache is not None:
+            self.cache.close()
+
+    def abandon(self) -> None:
+        """For a forked child of the process that made this judge: forgets it without touching its workers."""
+        self._closed = True
+        self._pool.abandon()
+
+    def worker_pids(self) -> list[int]:
+        """Process numbers of the live workers."""
+        return self._pool.worker_pids()
+
+    @property
+    def workers_replaced(self) -> int:
+        """Workers that died or fell silent and were replaced."""
+        return self._pool.replaced
+
+    @contextlib.contextmanager
+    def _submitted(
+        self, submissions: list[Submission], stop: str, keep_output: bool
+    ) -> Iterator[list[Future[Judgement]]]:
+        """Futures of the submissions; those not done when the block is left are cancelled."""
+        checked = [self._check(submission, stop) for submission in submissions]
+        entries: list[tuple[bytes, _Pending]] = []
+        try:
+            for submission, (language, checker, limits) in zip(submissions, checked, strict=True):
+                entries.append(self._submit(submission, language, checker, limits, stop, keep_output))
+            yield [pending.future for _, pending in entries]
+        finally:
+            for key, pending in entries:
+                self._leave(key, pending)
+
+    def _check(
+        self, submission: Submission, stop: str
+    ) -> tuple[languages.Language, checkers.Checker, RunLimits]:
+        if self._closed:
+            raise RuntimeError("this judge is closed")
+        if not submission.tests:
+            raise ValueError("no tests: a program cannot be judged on an empty list of tests")
+        allowed_failures(stop)
+        language = languages.find(submission.language)
+        checker = checkers.find(submission.checker)
+        if submission.code.strip():
+            _require(language)
+        return language, checker, _run_limits(submission.limits, language.factor)
+
+    def _submit(
+        self,
+        submission: Submission,
+        language: languages.Language,
+        checker: checkers.Checker,
+        limits: RunLimits,
+        stop: str,
+        keep_output: bool,
+    ) -> tuple[bytes, _Pending]:
+        key = key_of(
+            submission.code,
+            submission.tests,
+            language.name,
+            language.version(),
+            submission.limits,
+            checker.spec,
+            stop,
+            keep_output,
+        )
+        known = self.cache.get(key) if self.cache is not None else None
+        if known is not None:
+            pending = _Pending(Future())
+            pending.future.set_result(known)
+            return key, pending
+        with self._lock:
+            running = self._pending.get(key)
+            if running is not None:
+                running.waiting += 1
+                return key, running
+            pending = self._pending[key] = _Pending(Future())
+
+        def deliver(judgement: Judgement) -> None:
+            with self._lock:
+                if self._pending.get(key) is pending:
+                    del self._pending[key]
+            if self.cache is not None:
+                self.cache.put(key, judgement)
+            pending.future.set_result(judgement)
+
+        grading = Grading(
+            tuple(submission.tests), checker, allowed_failures(stop), keep_output, self.protection, deliver
+        )
+        if not submission.code.strip():
+            deliver(grading.refused(Verdict.NO_CODE, "no program"))
+            return key, pending
+        inputs = [run_input(test) for test in grading.tests]
+        self._start(pending, language, submission.code, inputs, limits, grading.on_facts, grading.on_done)
+        return key, pending
+
+    def _start(
+        self,
+        pending: _Pending,
+        language: languages.Language,
+        code: str,
+        inputs: list[RunInput],
+        limits: RunLimits,
+        on_facts: Callable[[int, Facts], bool],
+        on_done: Callable[[str | None, str | None], None],
+    ) -> None:
+        workshop = languages.Workshop(self._pool.artifacts, self.protection)
+
+        def enqueue(program: Program) -> None:
+            pending.job = Job(program, inputs, limits, on_facts, on_done)
+            self._pool.submit(pending.job)
+
+        if not language.compiled:
+            enqueue(language.prepare(code, workshop))
+            return
+
+        def build() -> None:
+            try:
+                if pending.waiting:
+                    enqueue(language.prepare(code, workshop))
+                else:
+                    on_done("cancelled", None)
+            except CompileError as error:
+                on_done(None, str(error))
+            except Exception as error:  # the compile box is ours
+                on_done(f"cannot compile: {type(error).__name__}: {error}", None)
+
+        def dropped(future: Future[None]) -> None:
+            if future.cancelled():
+                on_done("the judge was closed", None)
+
+        self._compilers.submit(build).add_done_callback(dropped)
+
+    def _leave(self, key: bytes, pending: _Pending) -> None:
+        """One waiter less; the last one to leave stops the work."""
+        if pending.future.done():
+            return
+        with self._lock:
+            pending.waiting -= 1
+            if pending.waiting:
+                return
+            if self._pending.get(key) is pending:
+                del self._pending[key]
+        if pending.job is not None:
+            self._pool.cancel(pending.job)
+
+
+def _require(language: languages.Language) -> None:
+    remedy = language.missing()
+    if remedy is not None:
+        raise ToolchainMissing(f"{language.name} cannot be used here: {remedy}")
+
+
+def _run_limits(limits: Limits, factor: float) -> RunLimits:
+    for name in ("cpu_s", "wall_s", "memory_mb", "output_mb"):
+        value = getattr(limits, name)
+        if value is not None and not (value > 0 and math.isfinite(value)):
+            raise ValueError(f"limits: {name}={value} must be a positive finite number")
+    return RunLimits.of(limits, factor)
+
+
+_default: Judge | None = None
+_settings: dict[str, Any] = {}
+_default_lock = threading.Lock()
+
+
+def configure(**settings: Any) -> None:
+    """Replaces the process-wide judge; `settings` are those of `Judge`. It starts at its next use."""
+    global _default, _settings
+    with _default_lock:
+        old, _default, _settings = _default, None, settings
+    if old is not None:
+        old.close()
+
+
+def default_judge() -> Judge:
+    """The process-wide judge, started when first used and closed at exit."""
+    global _default
+    with _default_lock:
+        if _default is None:
+            _default = Judge(**_settings)
+        return _default
+
+
+def _forget_in_child() -> None:
+    global _default, _default_lock
+    _default_lock = threading.Lock()
+    if _default is not None:
+        _default.abandon()
+        _default = None
+
+
+@atexit.register
+def _close_default() -> None:
+    if _default is not None:
+        _default.close()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def judge(code: str, tests: Sequence[TestCase], **options: Any) -> Judgement:
+    """`Judge.judge` of the process-wide judge."""
+    return default_judge().judge(code, tests, **options)
+
+
+async def ajudge(code: str, tests: Sequence[TestCase], **options: Any) -> Judgement:
+    """`Judge.ajudge` of the process-wide judge."""
+    return await default_judge().ajudge(code, tests, **options)
+
+
+def judge_batch(submissions: Iterable[Submission], **options: Any) -> list[Judgement]:
+    """`Judge.judge_batch` of the process-wide judge."""
+    return default_judge().judge_batch(submissions, **options)
+
+
+def as_completed(submissions: Iterable[Submission], **options: Any) -> Iterator[tuple[int, Judgement]]:
+    """`Judge.as_completed` of the process-wide judge."""
+    return default_judge().as_completed(submissions, **options)
+
+
+def execute(code: str, inputs: Sequence[str | bytes], **options: Any) -> list[Execution]:
+    """`Judge.execute` of the process-wide judge."""
+    return default_judge().execute(code, inputs, **options)
+
+
+def protection() -> str:
+    """Protection level of the process-wide judge."""
+    return default_judge().protection

@@ -1,0 +1,41 @@
+"""What the judge knows of a language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from sandbox.execution.job import Program
+
+
+class ToolchainMissing(RuntimeError):
+    """A language's compiler or runtime is not installed; the message says what to install."""
+
+
+class CompileError(Exception):
+    """The program does not compile; the message is the compiler's, shortened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """Where and how a compiled language may build: a directory workers can read, and the protection level."""
+
+    directory: str
+    level: str
+
+
+class Language(Protocol):
+    """One language. `compiled` ones are prepared in a thread of their own, which may take seconds."""
+
+    name: str
+    factor: float  # multiplies a problem's CPU limit
+    compiled: bool
+
+    def missing(self) -> str | None:
+        """None when usable, else the remedy."""
+
+    def version(self) -> str:
+        """What a cached verdict depends on besides the code."""
+
+    def prepare(self, code: str, workshop: Workshop) -> Program:
+        """The program ready to run. CompileError when `code` is at fault."""
