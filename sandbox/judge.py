@@ -149,10 +149,9 @@ class Judge:
         """Judgements in the order of `submissions`; equal ones are judged once."""
         submissions = list(submissions)
         found: list[Judgement | None] = [None] * len(submissions)
-        done = 0
-        for index, judgement in self.as_completed(submissions, stop=stop, keep_output=keep_output):
+        completed = self.as_completed(submissions, stop=stop, keep_output=keep_output)
+        for done, (index, judgement) in enumerate(completed, 1):
             found[index] = judgement
-            done += 1
             if progress is not None:
                 progress(done, len(submissions))
         return [judgement for judgement in found if judgement is not None]
@@ -252,9 +251,7 @@ class Judge:
             for key, pending in entries:
                 self._leave(key, pending)
 
-    def _check(
-        self, submission: Submission, stop: str
-    ) -> tuple[languages.Language, checkers.Checker, RunLimits]:
+    def _check(self, submission: Submission, stop: str) -> tuple[languages.Language, checkers.Checker, RunLimits]:
         if self._closed:
             raise RuntimeError("this judge is closed")
         if not submission.tests:

@@ -27,13 +27,9 @@ def weighted(judgement: Judgement, tests: Sequence[TestCase]) -> float | None:
     if judgement.verdict is Verdict.IE:
         return None
     if len(judgement.cases) != len(tests):
-        raise ValueError(f"{len(judgement.cases)} results for {len(tests)} tests: score with the tests that were judged")
+        raise ValueError(f"{len(judgement.cases)} results for {len(tests)} tests: give the tests that were judged")
     total = sum(test.weight for test in tests)
     if not total > 0:
         raise ValueError(f"the tests' weights sum to {total:g}: they must sum to more than 0")
-    passed = sum(
-        test.weight
-        for test, case in zip(tests, judgement.cases, strict=True)
-        if case.verdict is Verdict.AC
-    )
+    passed = sum(test.weight for test, case in zip(tests, judgement.cases, strict=True) if case.verdict is Verdict.AC)
     return passed / total

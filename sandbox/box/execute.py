@@ -1,6 +1,8 @@
 """What happens in the process of a run: the program as `__main__`, or a call into it, on real descriptors 0, 1, 2."""
 
+import _sitebuiltins
 import builtins
+import collections
 import gc
 import io
 import json
@@ -10,12 +12,12 @@ import random
 import sys
 import threading
 import types
-import _sitebuiltins
 
 _FILE = "solution.py"
 _SEED = 0
 _MAX_DEPTH = 200
 _MAX_NODES = 5_000_000
+_DICTS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
 
 builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
 builtins.quit = _sitebuiltins.Quitter("quit", "Ctrl-D (i.e. EOF)")
@@ -28,8 +30,8 @@ def compile_program(source: bytes):
 def describe(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         where = f" (line {error.lineno})" if error.lineno else ""
-        return f"{type(error).__name__}: {error.msg}{where}"
-    return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name_}: {error.msg}{where}"
+    return f"{type(error).__name_}: {error}"
 
 
 def run_binary(path: str, environment: dict) -> None:
@@ -46,14 +48,15 @@ def _stream(fd: int, mode: str, name: str):
     raw.name = name
     errors = "backslashreplace" if fd == 2 else "strict"
     text = io.TextIOWrapper(buffer, encoding="utf-8", errors=errors, line_buffering=fd == 2)
-    text.mode = mode[0]
+    text.mode = mode[0]  # type: ignore[misc]
     return text
 
 
 def _fresh_interpreter(name: str, source: bytes, recursion: int):
-    sys.stdin = sys.__stdin__ = _stream(0, "rb", "<stdin>")
-    sys.stdout = sys.__stdout__ = _stream(1, "wb", "<stdout>")
-    sys.stderr = sys.__stderr__ = _stream(2, "wb", "<stderr>")
+    for stream_name, fd, file_mode in (("stdin", 0, "rb"), ("stdout", 1, "wb"), ("stderr", 2, "wb")):
+        stream = _stream(fd, file_mode, f"<{stream_name}>")
+        setattr(sys, stream_name, stream)
+        setattr(sys, f"__{stream_name}__", stream)
     module = types.ModuleType(name)
     module.__dict__["__builtins__"] = builtins
     module.__dict__["__file__"] = _FILE
@@ -63,7 +66,9 @@ def _fresh_interpreter(name: str, source: bytes, recursion: int):
     sys.orig_argv[:] = ["python3", _FILE]
     linecache.cache[_FILE] = (lambda: source.decode("utf-8", "replace"),)
     random.seed(_SEED)
-    frame, depth = sys._getframe(), 0
+    # the program's own frames count from here, as if it were the bottom of the stack
+    frame: types.FrameType | None = sys._getframe()
+    depth = 0
     while frame is not None:
         frame, depth = frame.f_back, depth + 1
     sys.setrecursionlimit(recursion + depth)
@@ -92,7 +97,7 @@ def _finish(code: int, namespace: dict) -> None:
     import atexit
 
     try:
-        threading._shutdown()
+        threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
     except SystemExit as error:
         code = _exit_code(error)
@@ -115,7 +120,7 @@ def _flush(code: int) -> int:
 
 
 def _report_failure(error: BaseException) -> None:
-    os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+    os.write(2, f"{type(error).__name_}: {error}\n".encode("utf-8", "replace"))
 
 
 def run_program(program, source: bytes, call, recursion: int) -> None:
@@ -177,7 +182,7 @@ def _plain(value, depth: int, count: list):
         return [_plain(item, depth + 1, count) for item in value]
     if kind in (set, frozenset):
         return {"__set__": [_plain(item, depth + 1, count) for item in value]}
-    if kind is dict or kind.__module__ == "collections" and kind.__name__ in _DICTS and kind is _DICTS[kind.__name__]:
+    if kind in _DICTS:
         items = list(dict.items(value))
         if all(type(key) is str and not key.startswith("__") for key, _ in items):
             return {key: _plain(item, depth + 1, count) for key, item in items}
@@ -185,13 +190,4 @@ def _plain(value, depth: int, count: list):
         return {"__dict__": pairs}
     if tuple in kind.__bases__ and hasattr(kind, "_fields"):  # a namedtuple equals its tuple
         return [_plain(item, depth + 1, count) for item in tuple.__iter__(value)]
-    raise NotPlainData(f"the returned value holds a {kind.__name__}, which is not plain data")
-
-
-def _dict_types() -> dict:
-    import collections
-
-    return {kind.__name__: kind for kind in (collections.Counter, collections.OrderedDict, collections.defaultdict)}
-
-
-_DICTS = _dict_types()
+    raise NotPlainData(f"the returned value holds a {kind.__name_}, which is not plain data")

@@ -170,6 +170,8 @@ class Supervisor:
     def _become(self, files, cpu_us: int, address_kb: int, output: int) -> None:
         confine.die_with_parent()
         os.setsid()
+        if self.ruleset is not None:  # before its descriptor may be overwritten
+            confine.landlock_restrict(self.ruleset)
         for target, fd in enumerate(files):
             os.dup2(fd, target)
         seconds = cpu_us // 1_000_000 + 2
@@ -177,8 +179,6 @@ class Supervisor:
         resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
         address = (self.server.baseline_vm_kb + address_kb) * 1024
         resource.setrlimit(resource.RLIMIT_AS, (address, address))
-        if self.ruleset is not None:
-            confine.landlock_restrict(self.ruleset)
         os.closerange(len(files), 65536)
         confine.set_dumpable(1)
         name = "native_filter" if self.job["kind"] == "native" else "python_filter"
@@ -221,9 +221,7 @@ class Supervisor:
                 now = time.monotonic()
                 if time.clock_gettime(clock) > cpu_limit:
                     reason = CPU
-                elif now - started > wall_limit and now - started - self._waited(pid) > wall_limit:
-                    reason = WALL
-                elif now - started > 4 * wall_limit:
+                elif now - started > wall_limit and self._idle(pid, now - started, wall_limit):
                     reason = WALL
                 else:
                     reason = self._usage(pid, memory_kb) or (ticks % 10 == 0 and self._crowded()) or FINISHED
@@ -244,6 +242,10 @@ class Supervisor:
         if kind != "A" or length:
             raise SystemExit(f"unexpected message {kind!r} during a run")
         return True
+
+    def _idle(self, pid: int, wall: float, wall_limit: float) -> bool:
+        """Whether the wall limit is used up by the run itself; a crowded machine is given patience, not for ever."""
+        return wall > 4 * wall_limit or wall - self._waited(pid) > wall_limit
 
     @staticmethod
     def _waited(pid: int) -> float:

@@ -14,6 +14,11 @@ import socket
 import sys
 
 _STACK = 1 << 30
+_USUAL = """
+abc array bisect builtins cmath collections collections.abc contextlib copy ctypes dataclasses datetime decimal enum
+fractions functools gc hashlib heapq inspect io itertools json linecache math numbers operator os queue random re
+statistics string struct sys textwrap threading time traceback types typing zlib _strptime
+"""
 
 
 def _raise_stack_limit() -> None:
@@ -32,11 +37,7 @@ def _import_usual_modules() -> None:
     import warnings
 
     warnings.simplefilter("ignore")
-    for name in (
-        "abc array bisect builtins cmath collections collections.abc contextlib copy ctypes dataclasses datetime "
-        "decimal enum fractions functools gc hashlib heapq inspect io itertools json linecache math numbers operator os "
-        "queue random re statistics string struct sys textwrap threading time traceback types typing zlib _strptime"
-    ).split():
+    for name in _USUAL.split():
         try:
             importlib.import_module(name)
         except ImportError:  # optional parts of the standard library

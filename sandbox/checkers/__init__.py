@@ -52,7 +52,9 @@ def find(spec: str) -> Checker:
     if name in _PLAIN and not colon:
         compare, equality = _PLAIN[name]
         return Checker(spec, compare, equality.compare)
-    raise ValueError(f"unknown checker {spec!r}: known are {', '.join(names())} (floats takes a tolerance, floats:1e-6)")
+    raise ValueError(
+        f"unknown checker {spec!r}: known are {', '.join(names())}; floats takes a tolerance as in floats:1e-6"
+    )
 
 
 def _tolerance(spec: str, parameter: str) -> float:

@@ -206,8 +206,7 @@ class Pool:
         if kind == "C":
             self._finish(worker, job, compile_error=bytes(body).decode("utf-8", "replace"))
         elif kind == "X":
-            worker.job = None
-            self._supervisor_died(job, unpack_status(body))
+            self._supervisor_died(worker, job, unpack_status(body))
         elif kind == "D":
             self._hear_facts(worker, job, body)
         else:
@@ -229,9 +228,7 @@ class Pool:
         else:
             self._finish(worker, job)
 
-    def _finish(
-        self, worker: Worker, job: Job, error: str | None = None, compile_error: str | None = None
-    ) -> None:
+    def _finish(self, worker: Worker, job: Job, error: str | None = None, compile_error: str | None = None) -> None:
         worker.send("E")
         worker.job = None
         worker.jobs_done += 1
@@ -245,12 +242,13 @@ class Pool:
         if self._waiting:
             self._start_job(worker, self._waiting.popleft())
 
-    def _supervisor_died(self, job: Job, status: int) -> None:
+    def _supervisor_died(self, worker: Worker, job: Job, status: int) -> None:
         if job.position == 0 and os.WIFSIGNALED(status):
             # nothing had run yet: the compiler itself died, of the program's doing
+            worker.job = None
             job.on_done(None, f"the compiler was killed by signal {os.WTERMSIG(status)}")
-        else:
-            self._retry(job, f"the supervisor of the run died (status {status})")
+        # messages meant for the dead one may still be on their way: this worker is not used again
+        raise WorkerFailed(f"the supervisor of the run died (status {status}){worker.last_words()}")
 
     def _watch(self) -> None:
         now = time.monotonic()

@@ -30,7 +30,9 @@ def choose(minimum: str, allow_unconfined: bool, exactly: str | None) -> str:
         if name not in LEVELS:
             raise ValueError(f"unknown protection level {name!r}: known are {', '.join(LEVELS)}")
     if (minimum == "limited" or exactly == "limited") and not allow_unconfined:
-        raise ValueError("protection 'limited' holds programs by resource limits only: allow_unconfined=True accepts that")
+        raise ValueError(
+            "protection 'limited' holds programs by resource limits only: allow_unconfined=True accepts that"
+        )
     wanted = [exactly] if exactly else list(LEVELS[: LEVELS.index(minimum) + 1])
     if allow_unconfined and not exactly and "limited" not in wanted:
         wanted = list(LEVELS)
@@ -41,7 +43,7 @@ def choose(minimum: str, allow_unconfined: bool, exactly: str | None) -> str:
             return level
         reasons.append(f"{level}: {found.reason}")
     raise ProtectionUnavailable(
-        f"this machine cannot hold programs as asked ({'; '.join(reasons)}). Run `python -m sandbox.doctor` for remedies"
+        f"programs cannot be held as asked ({'; '.join(reasons)}); `python -m sandbox.doctor` names remedies"
     )
 
 

@@ -77,7 +77,7 @@ _CLONE_RUN: Block = [_low(0), (_JSET, 0, 1, 0x10000), _ALLOW, _EPERM]  # CLONE_T
 _OWN_PROCESS = _allow_if_equal(0, (OWN_PID,))
 _OWN_OR_ZERO = _allow_if_equal(0, (0, OWN_PID))
 
-_BASE_DENIED = """
+_BASE_DENIED_NAMES = """
 accept accept4 acct add_key adjtimex afs_syscall bind bpf capset chmod chown chroot clock_adjtime clock_settime connect
 create_module delete_module fanotify_init fanotify_mark fchmod fchmodat fchmodat2 fchown fchownat finit_module flock
 fremovexattr fsconfig fsetxattr fsmount fsopen fspick futimesat get_kernel_syms getpmsg init_module inotify_add_watch
@@ -93,7 +93,7 @@ sendmsg set_mempolicy set_mempolicy_home_node setdomainname setfsgid setfsuid se
 setpriority setregid setresgid setresuid setreuid setpgid settimeofday setuid setxattr shmat shmctl shmdt shmget socket
 statmount swapoff swapon sysfs syslog tuxcall umount2 unshare uselib userfaultfd ustat utime utimensat utimes
 vhangup vserver _sysctl
-""".split()
+"""
 
 _BASE_INSPECTED: dict[str, Block] = {
     "clone": _CLONE_BASE,
@@ -142,7 +142,7 @@ def _assemble(rules: dict[str, Block], machine: str) -> Block:
     segments: list[tuple[int, Block]] = []
     for number in range(LAST_KNOWN + 1):
         block = by_number.get(number, [_ALLOW])
-        if not segments or segments[-1][1] is not block and segments[-1][1] != block:
+        if not segments or segments[-1][1] != block:
             segments.append((number, block))
     segments.append((LAST_KNOWN + 1, _MISSING))
     head: Block = [(_LD_ABS, 0, 0, 4), (_JEQ, 1, 0, AUDIT_ARCH[machine]), _KILL, (_LD_ABS, 0, 0, 0)]
@@ -171,7 +171,7 @@ def supported(machine: str | None = None) -> bool:
 
 def base_filter(machine: str | None = None) -> Filter:
     """The filter of a worker and everything below it. KeyError on an architecture without a table."""
-    rules = dict.fromkeys(_BASE_DENIED, _DENIED) | _BASE_INSPECTED
+    rules = dict.fromkeys(_BASE_DENIED_NAMES.split(), _DENIED) | _BASE_INSPECTED
     return _pack(_assemble(rules, machine or platform.machine()))
 
 
@@ -186,5 +186,5 @@ def run_filter(*, execve: bool, machine: str | None = None) -> Filter:
 def compile_filter(machine: str | None = None) -> Filter:
     """The filter of a compiler, which may start processes and change modes of its own files."""
     open_calls = {"chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat", "setpgid", "flock", "fcntl"}
-    rules = dict.fromkeys(_BASE_DENIED, _DENIED) | _BASE_INSPECTED
+    rules = dict.fromkeys(_BASE_DENIED_NAMES.split(), _DENIED) | _BASE_INSPECTED
     return _pack(_assemble({k: v for k, v in rules.items() if k not in open_calls}, machine or platform.machine()))
