@@ -80,6 +80,40 @@ def evaluation_chart(suite: str, evaluations: Sequence[Evaluation], key: str) ->
     )
 
 
+def evaluation_verdicts(suite: str, evaluations: Sequence[Evaluation], key: str) -> Chart | None:
+    """Shares of the verdicts of each checkpoint's samples; None when the results do not hold them."""
+    shown = [evaluation for evaluation in evaluations if evaluation.metrics.verdicts]
+    if not shown:
+        return None
+    names = {name for evaluation in shown for name in evaluation.metrics.verdicts}
+    known = [name for name in svg.VERDICT_ORDER if name in names] + sorted(names - set(svg.VERDICT_ORDER))
+    with svg.style():
+        figure, (axes,) = svg.new_figure(height=1.0 + 0.34 * len(shown))
+        left = np.zeros(len(shown))
+        for name in known:
+            shares = np.array([evaluation.metrics.verdicts.get(name, 0.0) for evaluation in shown])
+            color = svg.VERDICT.get(name, svg.OTHER)
+            axes.barh(
+                range(len(shown)), shares, left=left, height=0.68, color=color, edgecolor=svg.PAPER, lw=0.5, label=name
+            )
+            left += shares
+        axes.set_yticks(range(len(shown)), [evaluation.label for evaluation in shown])
+        axes.set_ylim(len(shown) - 0.5, -0.5)
+        axes.set_xlim(0, 1)
+        axes.xaxis.set_major_locator(svg.MaxNLocator(5))
+        axes.grid(visible=False)
+        axes.set_xlabel("share of samples")
+        _legend(axes, len(known))
+        image = svg.inline_svg(figure, key, f"verdicts on {suite} by checkpoint")
+    return Chart(
+        key,
+        f"{suite}: verdicts",
+        "What became of the samples. The colours after AC say what is left to learn: wrong answers, crashes, syntax, "
+        "time.",
+        image,
+    )
+
+
 def _levels(evaluations: Sequence[Evaluation]) -> list[str]:
     return sorted({level for e in evaluations for level in e.metrics.by_difficulty}, key=difficulty_key)
 
@@ -144,13 +178,16 @@ def _finish(axes: Sequence[Axes], segments: Sequence[Segment], label: str = "ste
             if segment is not segments[0]:
                 axis.axvline(start - 0.5, color=svg.MUTED, lw=0.9, ls=(0, (4, 3)))
         axes[0].annotate(
-            segment.name, (start - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(4, -1),
-            textcoords="offset points", va="top", fontsize=8, color=svg.MUTED,
+            segment.name, (start - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(3, 2),
+            textcoords="offset points", va="bottom", fontsize=8, color=svg.MUTED,
         )  # fmt: skip
 
 
-def _legend(axes: Axes, entries: int) -> None:
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1.0), ncols=min(entries, 6), borderaxespad=0.2)
+def _legend(axes: Axes, entries: int, stages: int = 1) -> None:
+    """Above the axes, and above the names of the stages if there are several."""
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.01, 1.08 if stages > 1 else 1.0), ncols=min(entries, 9), borderaxespad=0.2
+    )
 
 
 def _shares(axes: Axes) -> None:
@@ -164,15 +201,19 @@ def _lines(
     if not run.rl:
         return None
     figure, (axes,) = svg.new_figure()
-    drawn = [_curve(axes, run.rl, *curve) for curve in curves]
+    # Of two curves that coincide the wider one stays visible behind the other.
+    widths = [3.6, 1.5] if len(curves) == 2 else [1.9] * len(curves)
+    drawn = [_curve(axes, run.rl, *curve, lw=lw) for curve, lw in zip(curves, widths, strict=True)]
     if not any(drawn):
         return None
     if shares:
         _shares(axes)
+    elif axes.get_ylim()[0] > -0.02:  # an axis that starts at zero does not exaggerate
+        axes.set_ylim(bottom=0)
     axes.set_ylabel(ylabel)
     _finish([axes], run.rl)
     if len(curves) > 1:
-        _legend(axes, sum(drawn))
+        _legend(axes, sum(drawn), len(run.rl))
     return figure
 
 
@@ -229,7 +270,7 @@ def _allocation(run: Run) -> Figure | None:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("rollouts per problem")
     _finish([axes], run.rl)
-    _legend(axes, 2)
+    _legend(axes, 2, len(run.rl))
     return figure
 
 
@@ -295,7 +336,7 @@ def _stacked(run: Run, metrics: Sequence[tuple[str, str, str]], ylabel: str, *, 
         axes.set_ylim(bottom=0)
     axes.set_ylabel(ylabel)
     _finish([axes], run.rl)
-    _legend(axes, len(metrics))
+    _legend(axes, len(metrics), len(run.rl))
     return figure
 
 

@@ -11,7 +11,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from rlvr.report.charts import Chart, evaluation_chart, training_charts
+from rlvr.report.charts import Chart, evaluation_chart, evaluation_verdicts, training_charts
 from rlvr.report.rollouts import encode, load_rollouts, pick
 from rlvr.report.run_data import Run, load_run
 from rlvr.report.summary import SuiteTable, costs, suite_tables, what_was_trained
@@ -54,7 +54,7 @@ def _render(run: Run, max_rollouts: int) -> str:
         headlines=[headline for table in tables if (headline := _headline(table))],
         costs=costs(run),
         tables=tables,
-        evaluation_charts=[_svg(evaluation_chart(s, e, f"eval{i}")) for i, (s, e) in enumerate(run.suites.items())],
+        evaluation_charts=_evaluation_charts(run),
         charts=[_svg(chart) for chart in charts],
         absent=absent if run.segments else [],
         picks=pick(rollouts),
@@ -66,6 +66,15 @@ def _render(run: Run, max_rollouts: int) -> str:
         css=Markup((_HERE / "page.css").read_text(encoding="utf-8")),
         script=Markup((_HERE / "viewer.js").read_text(encoding="utf-8")),
     )
+
+
+def _evaluation_charts(run: Run) -> list[dict[str, Any]]:
+    found = []
+    for place, (suite, evaluations) in enumerate(run.suites.items()):
+        rates = evaluation_chart(suite, evaluations, f"rates{place}")
+        verdicts = evaluation_verdicts(suite, evaluations, f"outcomes{place}")
+        found += [_svg(chart) for chart in (rates, verdicts) if chart is not None]
+    return found
 
 
 def _svg(chart: Chart) -> dict[str, Any]:

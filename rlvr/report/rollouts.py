@@ -210,6 +210,6 @@ def pick(rollouts: Rollouts, *, solved: int = 3) -> list[tuple[str, dict[str, An
             newest[v] = i
     for v in sorted(newest, key=lambda name: -counts[name]):
         shown = "all" if len(rollouts) == rollouts.total else "the shown"
-        why = f"{v}: {counts[v]:,} of {shown} {len(rollouts):,} rollouts ({counts[v] / len(rollouts):.1%})"
+        why = f"{counts[v]:,} of {shown} {len(rollouts):,} rollouts ({counts[v] / len(rollouts):.1%})"
         picked.append((why, rollouts.row(newest[v])))
     return picked

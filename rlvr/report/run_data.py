@@ -151,8 +151,7 @@ def load_run(folder: Path) -> Run:
         if (base / "metrics.jsonl").is_file():
             segments = _read_metrics(base / "metrics.jsonl", run, default="train" if base is folder else base.name)
             run.segments += segments
-            tokens = [row["num_tokens"] for s in segments for row in s.rows if is_number(row.get("num_tokens"))]
-            run.tokens += int(max(tokens, default=0))
+            run.tokens += _tokens(segments)
         run.rollout_files += _rollout_files(base, run)
         run.evaluations += _read_evaluations(base / "evaluation", run)
     if (folder / "curation" / "funnel.json").is_file():
@@ -209,6 +208,17 @@ def _read_metrics(path: Path, run: Run, default: str) -> list[Segment]:
     if not segments:
         run.missing.append(f"{path.relative_to(run.folder)} holds no metric row yet")
     return segments
+
+
+def _tokens(segments: list[Segment]) -> int:
+    """Tokens seen: the counter is cumulative, and starts anew with each trainer."""
+    total, before = 0.0, 0.0
+    for segment in segments:
+        for row in segment.rows:
+            if is_number(row.get("num_tokens")):
+                total += row["num_tokens"] - (before if row["num_tokens"] >= before else 0.0)
+                before = row["num_tokens"]
+    return int(total)
 
 
 def _and_more(count: int) -> str:

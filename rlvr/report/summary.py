@@ -143,11 +143,21 @@ def costs(run: Run) -> list[tuple[str, str, str]]:
     if run.segments:
         parts = ", ".join(f"{segment.name} {duration(segment.seconds)}" for segment in run.segments)
         found.append(
-            ("Training time", duration(sum(s.seconds for s in run.segments)), parts if len(run.segments) > 1 else "")
+            (
+                "Time in training steps",
+                duration(sum(s.seconds for s in run.segments)),
+                parts if len(run.segments) > 1 else "",
+            )
         )
     spent = sum(e.results.cost.generate_s + e.results.cost.grade_s for e in run.evaluations)
     if spent:
-        found.append(("Evaluation time", duration(spent), f"{len(run.evaluations)} evaluated checkpoints"))
+        found.append(
+            (
+                "Evaluation time",
+                duration(spent),
+                f"{len(run.evaluations)} evaluation{'s' if len(run.evaluations) > 1 else ''}",
+            )
+        )
     if run.rollouts:
         steps = sum(len(segment.rows) for segment in run.rl)
         found.append(("Rollouts", f"{run.rollouts:,}", f"{run.rollouts / steps:,.0f} a step" if steps else ""))

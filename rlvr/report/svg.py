@@ -29,12 +29,14 @@ _VARIABLES = (
     | {color: f"--v-{name}" for name, color in VERDICT.items()}
 )
 
+_STEPS = [1, 2, 2.5, 5, 10]  # ticks at round numbers
 _STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: crisp, small, searchable, in the page's font
     "svg.hashsalt": "rlvr",
     "svg.image_inline": True,
     "font.size": 9,
     "axes.labelsize": 9,
+    "axes.ymargin": 0.08,
     "xtick.labelsize": 8.5,
     "ytick.labelsize": 8.5,
     "legend.fontsize": 8.5,
@@ -80,8 +82,8 @@ def new_figure(rows: int = 1, *, height: float = 2.55, width: float = 5.9) -> tu
     FigureCanvasSVG(figure)
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     for axis in axes:
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axis.yaxis.set_major_locator(MaxNLocator(nbins=4 if rows > 1 else 5))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=_STEPS))
+        axis.yaxis.set_major_locator(MaxNLocator(nbins=4 if rows > 1 else 5, steps=_STEPS))
     return figure, list(axes)
 
 

@@ -62,7 +62,7 @@
   vocabulary.verdict.map((verdict, v) => [verdict, v]).sort((a, b) => counts[b[1]] - counts[a[1]]).forEach(([verdict, v]) => {
     const label = document.createElement("label");
     const box = document.createElement("input");
-    box.type = "checkbox"; box.name = "verdict"; box.value = v; box.checked = true;
+    box.type = "checkbox"; box.name = "verdict"; box.value = v;
     label.append(box, chip(verdict, counts[v]));
     $("verdicts").append(label);
   });
@@ -94,7 +94,7 @@
     for (let i = 0; i < size; i++) {
       if (group ? numbers.step[i] !== group[0] || names.stage[i] !== group[1] || numbers.group[i] !== group[2] :
           (stage >= 0 && names.stage[i] !== stage) || (level >= 0 && names.difficulty[i] !== level) ||
-          numbers.step[i] < from || numbers.step[i] > to || !verdicts.has(names.verdict[i]) ||
+          numbers.step[i] < from || numbers.step[i] > to || (verdicts.size && !verdicts.has(names.verdict[i])) ||
           !problems[names.problem_id[i]] || !reward(numbers.reward[i]) ||
           (hits && !hits.has(texts.program[i]) && !hits.has(texts.completion[i]))) continue;
       shown.push(i);
@@ -162,6 +162,7 @@
   const HEIGHT = 28;
   const rows = $("rows");
   const draw = () => {
+    $("columns").style.paddingRight = `calc(.6rem + ${rows.offsetWidth - rows.clientWidth}px)`; // the scroll bar's width
     $("spacer").style.height = shown.length * HEIGHT + "px";
     const first = Math.max(0, Math.floor(rows.scrollTop / HEIGHT) - 8);
     const last = Math.min(shown.length, Math.ceil((rows.scrollTop + rows.clientHeight) / HEIGHT) + 8);

@@ -37,6 +37,7 @@ MESSAGES = {
     "IE": "worker died twice",
     "AC": "",
 }
+NOTES = ["then the sum", "as a list", "over all values", "in input order", "without the last", "reading n first"]
 TESTS = 10
 
 
@@ -61,7 +62,10 @@ class Problem:
             lines[-1] = lines[-1][:-1] + "if"
         if verdict == "RE":
             lines.append("print(a[len(a)])")
-        return "\n".join([*lines, "print(*a)" if rng.random() < 0.6 else "print(*a,sep=' ')"])
+        lines.append("print(*a)" if rng.random() < 0.6 else "print(*a,sep=' ')")
+        if rng.random() < 0.5:  # about half of a real run's programs are repeated within a problem
+            lines.append(f"# {rng.integers(1 << 30):x} {rng.choice(NOTES)} {rng.choice(NOTES)}")
+        return "\n".join(lines)
 
     def rate(self, skill: float) -> float:
         return float(1 / (1 + np.exp(-(skill - 1.6 * self.difficulty + self.bias))))
