@@ -3,6 +3,7 @@
 import _sitebuiltins
 import builtins
 import collections
+import contextlib
 import gc
 import io
 import json
@@ -17,6 +18,7 @@ _FILE = "solution.py"
 _SEED = 0
 _MAX_DEPTH = 200
 _MAX_NODES = 5_000_000
+_WRITERS = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
 _DICTS = (dict, collections.Counter, collections.OrderedDict, collections.defaultdict)
 
 builtins.exit = _sitebuiltins.Quitter("exit", "Ctrl-D (i.e. EOF)")
@@ -30,8 +32,8 @@ def compile_program(source: bytes):
 def describe(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         where = f" (line {error.lineno})" if error.lineno else ""
-        return f"{type(error).__name_}: {error.msg}{where}"
-    return f"{type(error).__name_}: {error}"
+        return f"{type(error).__name__}: {error.msg}{where}"
+    return f"{type(error).__name__}: {error}"
 
 
 def run_binary(path: str, environment: dict) -> None:
@@ -101,26 +103,24 @@ def _finish(code: int, namespace: dict) -> None:
         atexit._run_exitfuncs()
     except SystemExit as error:
         code = _exit_code(error)
-    code = _flush(code)
+    _flush(sys.stdout)
+    for stream in [thing for thing in gc.get_objects() if type(thing) in _WRITERS]:  # left open by the program
+        _flush(stream)
+    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
     namespace.clear()
-    gc.collect()
-    os._exit(_flush(code))
+    os._exit(code if _flush(sys.__stdout__) else code or 120)
 
 
-def _flush(code: int) -> int:
-    for stream in (sys.stdout, sys.__stdout__):
-        try:
-            if stream is not None and not stream.closed:
-                stream.flush()
-        except BaseException as error:
-            if code == 0:
-                code = 120
-            _report_failure(error)
-    return code
-
-
-def _report_failure(error: BaseException) -> None:
-    os.write(2, f"{type(error).__name_}: {error}\n".encode("utf-8", "replace"))
+def _flush(stream) -> bool:
+    """Whether `stream`, perhaps the program's own object, could be flushed; says on standard error why not."""
+    try:
+        if stream is not None and not stream.closed:
+            stream.flush()
+        return True
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+        return False
 
 
 def run_program(program, source: bytes, call, recursion: int) -> None:
@@ -160,7 +160,7 @@ def _run_call(program, source: bytes, call: str, recursion: int) -> None:
     except BaseException as error:
         code = 1
         _show(error)
-    _flush(code)
+    _flush(sys.stdout)
     leave(code)
 
 
@@ -190,4 +190,4 @@ def _plain(value, depth: int, count: list):
         return {"__dict__": pairs}
     if tuple in kind.__bases__ and hasattr(kind, "_fields"):  # a namedtuple equals its tuple
         return [_plain(item, depth + 1, count) for item in tuple.__iter__(value)]
-    raise NotPlainData(f"the returned value holds a {kind.__name_}, which is not plain data")
+    raise NotPlainData(f"the returned value holds a {kind.__name__}, which is not plain data")

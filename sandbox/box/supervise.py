@@ -16,7 +16,7 @@ import time
 
 import confine
 import execute
-from channel import ABORTED, CPU, DISK, FINISHED, MEMORY, RESULT, TEST, THREADS, UNSTARTED, WALL
+from channel import ABORTED, CPU, DISK, FINISHED, MEMORY, RESULT, TEST, THREADS, UNSTARTED, WALL, Closed
 
 _ERROR_TAIL = 8192
 _TICK = 0.02
@@ -51,6 +51,10 @@ class Server:
             try:
                 Supervisor(self, body).run()
                 code = 0
+            except (Closed, ConnectionError):
+                code = 0  # the controller has gone
+            except BaseException as error:
+                os.write(2, f"supervisor: {type(error).__name__}: {error}\n".encode())
             finally:
                 os._exit(code)
         _, status = os.waitpid(pid, 0)
