@@ -188,7 +188,7 @@
     }
     rows.replaceChildren($("spacer"), ...lines);
   };
-  rows.addEventListener("scroll", () => requestAnimationFrame(draw), { passive: true });
+  rows.addEventListener("scroll", draw, { passive: true }); // fired once a frame
   rows.addEventListener("click", (event) => {
     const line = event.target.closest(".line");
     if (line) choose(+line.dataset.i);
