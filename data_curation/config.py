@@ -37,6 +37,9 @@ class SftOptions(_Options):
     demonstrations: Count = 16_000  # noisy programs of the generated family; used when a built-in source is curated
     demonstration_depths: Depths = (0, 1, 1, 2, 2, 3)
     reference_solutions: bool = False  # also the accepted solutions of training problems
+    template: str = (
+        "{statement}\n# program\n"  # the prompt; may also hold {starter_code}. RL must ask in the same words
+    )
 
 
 class NormaliseOptions(_Options):
@@ -55,6 +58,7 @@ class FilterOptions(_Options):
 class GenerateOptions(_Options):
     """Running problems' own test generators."""
 
+    enabled: bool = True  # false leaves generators aside, for a quick run: no large tests, slow solutions not caught
     maximum_input_mb: Annotated[float, Field(gt=0)] = 16.0
 
 

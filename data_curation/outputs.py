@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -93,7 +94,7 @@ def write_outputs(
     sft = _sft_rows(config, train, {problem.statement for problem in heldout})
     save_problems(train, out / "train.parquet")
     save_problems(heldout, out / "heldout.parquet")
-    save_table(sft, SFT_SCHEMA, out / "sft.parquet")
+    save_table(({n: row[n] for n in SFT_SCHEMA.names} for row in sft), SFT_SCHEMA, out / "sft.parquet")
     result = CurationResult(out, train, heldout, len(sft), steps)
     dropped = [
         {"id": d.id, "stage": stage, "reason": d.reason, "detail": d.detail, "kept_instead": d.kept_instead}
@@ -111,32 +112,40 @@ def write_outputs(
 
 
 def _sft_rows(config: CurationConfig, train: Sequence[Problem], heldout: set[str]) -> list[dict[str, Any]]:
-    """The SFT corpus: demonstrations of the generated family, and accepted solutions of training problems if asked."""
+    """The SFT corpus: demonstrations of the generated family, and accepted solutions of training problems if asked.
+
+    Rows have the columns of `SFT_SCHEMA` and the bare `statement`.
+    """
     rows: list[dict[str, Any]] = []
     if any(source in ("builtin", "builtin:pipelines") for source in config.sources):
-        for row in builtin.demonstrations(config.sft, config.seed):
-            if row["statement"] not in heldout:
-                rows.append({**row, "prompt": row["statement"], "completion": row["program"]})
+        rows += [
+            {**row, "completion": row["program"], "starter_code": ""}
+            for row in builtin.demonstrations(config.sft, config.seed)
+            if row["statement"] not in heldout
+        ]
     if config.sft.reference_solutions:
-        for problem in train:
-            for solution in problem.solutions:
-                if solution.verdict == "accepted" and solution.language == "python":
-                    rows.append(
-                        {
-                            "problem_id": problem.id,
-                            "prompt": prompt_text(problem),
-                            "completion": solution.code,
-                            "family": problem.family,
-                            "passes": True,
-                        }
-                    )
-    names = SFT_SCHEMA.names
-    return [{name: row[name] for name in names} for row in rows]
+        rows += [
+            {
+                "problem_id": problem.id,
+                "statement": problem.statement,
+                "starter_code": problem.starter_code,
+                "completion": solution.code,
+                "family": problem.family,
+                "passes": True,
+            }
+            for problem in train
+            for solution in problem.solutions
+            if solution.verdict == "accepted" and solution.language == "python"
+        ]
+    for row in rows:
+        row["prompt"] = prompt_text(config.sft.template, row["statement"], row["starter_code"])
+    return [{name: row[name] for name in (*SFT_SCHEMA.names, "statement")} for row in rows]
 
 
-def prompt_text(problem: Problem) -> str:
-    """What a model is shown of a problem before any chat template: the statement, then the starter code if any."""
-    return f"{problem.statement}\n\n{problem.starter_code}".rstrip() if problem.starter_code else problem.statement
+def prompt_text(template: str, statement: str, starter_code: str = "") -> str:
+    """The template with {statement} and {starter_code} filled in; braces in the texts themselves stay as they are."""
+    values = {"{statement}": statement, "{starter_code}": starter_code}
+    return re.sub(r"\{(?:statement|starter_code)\}", lambda match: values[match[0]], template)
 
 
 def _funnel(config: CurationConfig, result: CurationResult, sft: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -173,8 +182,10 @@ def _funnel(config: CurationConfig, result: CurationResult, sft: Sequence[dict[s
         "sft": {
             "rows": len(sft),
             "passing": sum(bool(row["passes"]) for row in sft),
-            "statements_shared_with_train": len({r["prompt"] for r in sft} & {p.statement for p in result.train}),
-            "statements_shared_with_heldout": len({r["prompt"] for r in sft} & {p.statement for p in result.heldout}),
+            "statements_shared_with_train": len({r["statement"] for r in sft} & {p.statement for p in result.train}),
+            "statements_shared_with_heldout": len(
+                {r["statement"] for r in sft} & {p.statement for p in result.heldout}
+            ),
             "families_shared_with_heldout": len({r["family"] for r in sft} & {p.family for p in result.heldout}),
         },
     }

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-import sandbox
 from data_curation.config import FilterOptions
 from data_curation.schema import Problem
 from data_curation.stages.result import Dropped, StageResult, Workplace
+from sandbox import checkers, languages
 
 
 def filter_problems(problems: Sequence[Problem], options: FilterOptions, work: Workplace) -> StageResult:
     """Drops problems by the rules of `fault`; solutions in unknown languages are taken out and counted."""
-    known = frozenset(sandbox.languages.available())
+    known = frozenset(languages.names())
     kept, dropped, removed = [], [], 0
     for problem in problems:
         found = fault(problem, options, known)
@@ -39,6 +39,8 @@ def fault(problem: Problem, options: FilterOptions, known_languages: Collection[
         return "too few tests", f"{count}, at least {options.minimum_tests} needed"
     if not set(problem.languages) & set(known_languages):
         return "unknown language", f"{', '.join(problem.languages)}; known: {', '.join(sorted(known_languages))}"
+    if (unknown := _unknown_checker(problem.checker)) is not None:
+        return "unknown checker", unknown
     if options.samples_in_statement and (missing := _sample_not_shown(problem)):
         return "statement is cut short", f"sample test {missing} is not in it"
     if options.require_solution and not any(s.verdict == "accepted" for s in problem.solutions):
@@ -46,10 +48,18 @@ def fault(problem: Problem, options: FilterOptions, known_languages: Collection[
     return None
 
 
+def _unknown_checker(spec: str) -> str | None:
+    try:
+        checkers.find(spec)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 def _sample_not_shown(problem: Problem) -> int | None:
     """Number (from 1) of the first sample test whose input the statement does not show; None if all are there."""
-    text = " ".join(problem.statement.split())
+    text = " ".join(problem.statement.casefold().split())
     for number, test in enumerate(problem.tests, start=1):
-        if test.sample and test.call is None and " ".join(test.input.split()) not in text:
+        if test.sample and test.call is None and " ".join(test.input.casefold().split()) not in text:
             return number
     return None

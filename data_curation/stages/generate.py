@@ -1,14 +1,25 @@
-"""Large tests from a problem's own generator: inputs by running it, outputs by running accepted solutions."""
+"""Large tests from a problem's own generator: inputs by running it, outputs by running an accepted solution.
+
+The verify stage then runs every accepted solution on them, so a problem whose solutions disagree does not pass.
+Problems already done are kept beside the stage's output, so an interrupted run continues where it was.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import sandbox
 from data_curation.config import GenerateOptions
 from data_curation.schema import Generator, Problem, Solution, Test
-from data_curation.stages.judging import judge_all, runnable_languages, submission
+from data_curation.sources.files import read_parquet
+from data_curation.stages.judging import JudgeFailure, runnable_languages
 from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.storage import save_problems
 
 # a generator is given more than a solution is: it may build a large input slowly
 GENERATOR_LIMITS = sandbox.Limits(cpu_s=20.0, memory_mb=1024, language_factors=False)
@@ -21,51 +32,60 @@ class _Unusable(Exception):
 def generate(problems: Sequence[Problem], options: GenerateOptions, work: Workplace) -> StageResult:
     """Adds the generated tests to problems that have a generator, and drops those whose generation fails.
 
-    Expected outputs come from the first accepted solution; every other accepted solution must agree with it under
-    the problem's checker.
+    With `enabled: false`, generators are left aside; a problem that has no other tests is dropped.
     """
     languages = runnable_languages()
-    kept: list[Problem] = []
-    dropped: list[Dropped] = []
-    added = 0
-    for problem in work.track(problems, len(problems), "generate", "problem"):
-        if problem.generator is None:
-            kept.append(problem)
-            continue
-        try:
-            tests = _generated(problem, problem.generator, options, languages, work)
-        except _Unusable as unusable:
-            dropped.append(Dropped(problem.id, *unusable.args))
-        else:
-            added += len(tests)
-            kept.append(problem.model_copy(update={"tests": [*problem.tests, *tests], "generator": None}))
-    figures = {"tests generated": added, "generators run": sum(p.generator is not None for p in problems)}
-    return StageResult(kept, dropped, figures)
+    made = work.folder / "made"
+    made.mkdir(parents=True, exist_ok=True)
+    executor = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="generate")
+    try:
+        outcomes = executor.map(lambda problem: _outcome(problem, options, languages, made), problems)
+        results = list(work.track(outcomes, len(problems), "generate", "problem"))
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+    shutil.rmtree(made)
+    kept = [result for result in results if isinstance(result, Problem)]
+    before = {problem.id: len(problem.tests) for problem in problems}
+    figures = {
+        "tests generated": sum(len(problem.tests) - before[problem.id] for problem in kept),
+        "generators run": sum(problem.generator is not None for problem in problems) if options.enabled else 0,
+    }
+    return StageResult(kept, [result for result in results if isinstance(result, Dropped)], figures)
+
+
+def _outcome(problem: Problem, options: GenerateOptions, languages: frozenset[str], made: Path) -> Problem | Dropped:
+    if problem.generator is None:
+        return problem
+    if not options.enabled:
+        return problem if problem.tests else Dropped(problem.id, "no tests", "its generator was not run")
+    file = made / f"{hashlib.sha256(problem.model_dump_json().encode()).hexdigest()[:24]}.parquet"
+    if file.exists():
+        return next(read_parquet(file))
+    try:
+        tests = _generated(problem, problem.generator, options, languages)
+    except _Unusable as unusable:
+        return Dropped(problem.id, *unusable.args)
+    finished = problem.model_copy(update={"tests": [*problem.tests, *tests], "generator": None})
+    save_problems([finished], file)
+    return finished
 
 
 def _generated(
-    problem: Problem, generator: Generator, options: GenerateOptions, languages: frozenset[str], work: Workplace
+    problem: Problem, generator: Generator, options: GenerateOptions, languages: frozenset[str]
 ) -> list[Test]:
     accepted = [s for s in problem.solutions if s.verdict == "accepted" and s.language in languages]
     if not accepted:
         raise _Unusable("generator without an accepted solution", "no program to take expected outputs from")
     inputs = _inputs(generator, options)
     outputs = _outputs(accepted[0], problem, inputs)
-    tests = [Test(input=i, output=o) for i, o in zip(inputs, outputs, strict=True)]
-    runs = [submission(problem, solution, tests) for solution in accepted[1:]]
-    for index, judgement in judge_all(runs, work, problem.id):
-        if not judgement.accepted:
-            raise _Unusable(
-                "accepted solutions disagree on generated tests",
-                f"solution {index + 2} against solution 1: {judgement.verdict} on test {judgement.passed + 1}",
-            )
-    return tests
+    return [Test(input=i, output=o) for i, o in zip(inputs, outputs, strict=True)]
 
 
 def _inputs(generator: Generator, options: GenerateOptions) -> list[str]:
     runs = sandbox.execute(generator.code, [f"{line}\n" for line in generator.arguments], limits=GENERATOR_LIMITS)
     texts = []
     for line, run in zip(generator.arguments, runs, strict=True):
+        _require_run(run)
         if run.verdict is not sandbox.Verdict.AC:
             raise _Unusable("generator fails", f"{run.verdict} for arguments {line!r}: {_last_line(run.stderr)}")
         if len(run.stdout) > options.maximum_input_mb * 1e6:
@@ -78,6 +98,7 @@ def _outputs(solution: Solution, problem: Problem, inputs: list[str]) -> list[st
     runs = sandbox.execute(solution.code, inputs, language=solution.language, limits=problem.limits)
     texts = []
     for number, run in enumerate(runs, start=1):
+        _require_run(run)
         if run.verdict is not sandbox.Verdict.AC:
             raise _Unusable(
                 "accepted solution fails on a generated input",
@@ -85,6 +106,11 @@ def _outputs(solution: Solution, problem: Problem, inputs: list[str]) -> list[st
             )
         texts.append(_text(run.stdout, f"the accepted solution's output on generated input {number}"))
     return texts
+
+
+def _require_run(run: sandbox.Execution) -> None:
+    if run.verdict.is_infrastructure:
+        raise JudgeFailure(f"generate: the sandbox failed ({run.message}); run the same command again to continue")
 
 
 def _text(content: bytes, what: str) -> str:

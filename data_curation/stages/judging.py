@@ -8,6 +8,8 @@ import sandbox
 from data_curation.schema import Problem, Solution, Test
 from data_curation.stages.result import Workplace
 
+WINDOW_PROGRAMS, WINDOW_BYTES = 1000, 64 << 20
+
 
 class JudgeFailure(RuntimeError):
     """The sandbox could not run some programs even at the second try; curation cannot tell what they are worth."""
@@ -29,15 +31,14 @@ def judge_all(
 ) -> Iterator[tuple[int, sandbox.Judgement]]:
     """(index, judgement) of every submission as they finish, stopping each at its first failing test."""
     failed: list[int] = []
-    finished = sandbox.as_completed(submissions, stop="first_failure")
-    for index, judgement in work.track(finished, len(submissions), what, "program"):
+    for index, judgement in work.track(_judged(submissions), len(submissions), what, "program"):
         if judgement.verdict.is_infrastructure:
             failed.append(index)
         else:
             yield index, judgement
     message = ""
     still_failing = 0
-    for position, judgement in sandbox.as_completed([submissions[i] for i in failed], stop="first_failure"):
+    for position, judgement in _judged([submissions[index] for index in failed]):
         if judgement.verdict.is_infrastructure:
             still_failing, message = still_failing + 1, judgement.message
         else:
@@ -47,6 +48,19 @@ def judge_all(
             f"{what}: the sandbox failed on {still_failing} of {len(submissions)} programs ({message}); "
             "run the same command again to continue, or `rlvr doctor` to see what this machine lacks"
         )
+
+
+def _judged(submissions: Sequence[sandbox.Submission]) -> Iterator[tuple[int, sandbox.Judgement]]:
+    """`sandbox.as_completed` in windows, so that large inputs are not all copied for the workers at once."""
+    start = 0
+    while start < len(submissions):
+        end, size = start, 0
+        while end < len(submissions) and end - start < WINDOW_PROGRAMS and size < WINDOW_BYTES:
+            size += sum(len(test.input) for test in submissions[end].tests)
+            end += 1
+        for index, judgement in sandbox.as_completed(submissions[start:end], stop="first_failure"):
+            yield start + index, judgement
+        start = end
 
 
 def runnable_languages() -> frozenset[str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from data_curation.config import NormaliseOptions
 from data_curation.schema import Problem
 from data_curation.stages.result import StageResult, Workplace
+from sandbox import languages
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 _WIDE_SPACES = re.compile(r"[\u00a0\u2000-\u200a\u202f\u205f\u3000\t]")
@@ -52,9 +53,21 @@ def normalised(problem: Problem) -> Problem:
                 test.model_copy(update={"input": unix_lines(test.input), "output": unix_lines(test.output)})
                 for test in problem.tests
             ],
-            "solutions": [s.model_copy(update={"code": unix_lines(s.code)}) for s in problem.solutions],
+            "solutions": [
+                s.model_copy(update={"code": unix_lines(s.code), "language": language_name(s.language)})
+                for s in problem.solutions
+            ],
+            "languages": [language_name(name) for name in problem.languages],
         }
     )
+
+
+def language_name(name: str) -> str:
+    """The sandbox's name of a language it knows under another ("c++", "Python3"); other names as they are."""
+    try:
+        return languages.find(name).name
+    except ValueError:
+        return name
 
 
 def unix_lines(text: str) -> str:
