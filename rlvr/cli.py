@@ -215,9 +215,9 @@ def _user_errors() -> tuple[type[Exception], ...]:
     """The errors that are the user's to mend: each message is one line that says how."""
     from data_curation import ConfigError, RowError
     from rlvr.config import RecipeError
-    from sandbox import ProtectionError, ToolchainMissing
+    from sandbox import ProtectionUnavailable, ToolchainMissing
 
-    return (ConfigError, RowError, RecipeError, ProtectionError, ToolchainMissing, FileNotFoundError, ImportError)
+    return (ConfigError, RowError, RecipeError, ProtectionUnavailable, ToolchainMissing, FileNotFoundError, ImportError)
 
 
 def main() -> None:

@@ -77,8 +77,7 @@ def render_table(checks: list[Check], width: int = 110) -> str:
 
 def check_python() -> Check:
     """Whether this Python is one the package supports."""
-    metadata = importlib.metadata.metadata(PACKAGE)
-    wanted = metadata["Requires-Python"] if "Requires-Python" in metadata else ""
+    wanted = importlib.metadata.metadata(PACKAGE)["Requires-Python"]
     version = platform.python_version()
     if SpecifierSet(wanted).contains(version, prereleases=True):
         return Check("python", "ok", f"{version} ({sys.executable})")

@@ -1,7 +1,15 @@
 """Typed recipes: YAML in, validated objects out; nothing here imports torch."""
 
 from rlvr.config.evaluation import EvaluationRecipe
-from rlvr.config.grpo import Arithmetic, BudgetSection, GRPORecipe, PhaseSection
+from rlvr.config.grpo import (
+    Arithmetic,
+    BudgetSection,
+    CurriculumSection,
+    GRPORecipe,
+    GRPOSection,
+    PhaseSection,
+    RewardSection,
+)
 from rlvr.config.load import RecipeError, Strict, load_recipe, write_resolved
 from rlvr.config.quickstart import QuickstartRecipe
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
@@ -10,15 +18,18 @@ from rlvr.config.sft import SFTRecipe
 __all__ = [
     "Arithmetic",
     "BudgetSection",
+    "CurriculumSection",
     "DataSection",
     "EvaluationRecipe",
     "GRPORecipe",
+    "GRPOSection",
     "JudgeSection",
     "ModelSection",
     "PhaseSection",
     "PromptSection",
     "QuickstartRecipe",
     "RecipeError",
+    "RewardSection",
     "SFTRecipe",
     "Strict",
     "TrackingSection",

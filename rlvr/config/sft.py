@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from rlvr.config.load import Strict
-from rlvr.config.sections import ModelSection, TrackingSection
+from rlvr.config.sections import ModelSection, PromptSection, TrackingSection
 
 
 class SFTSection(Strict):
@@ -37,7 +37,10 @@ class SFTSection(Strict):
 
 
 class SFTRecipe(Strict):
-    """`rlvr sft`: a warm start on solutions. Rows of `data`: problem_id, prompt, completion."""
+    """`rlvr sft`: a warm start on solutions.
+
+    `data` holds rows of prompt and completion (parquet, JSONL), or problems whose accepted solutions are taught.
+    """
 
     name: str
     output_dir: str = ""  # default: runs/<name>
@@ -45,6 +48,7 @@ class SFTRecipe(Strict):
     model: ModelSection
     data: str
     limit: int | None = Field(default=None, ge=1)
+    prompt: PromptSection = PromptSection()  # renders problems; rows of prompt and completion are taken as they are
     sft: SFTSection = SFTSection()
     tracking: TrackingSection = TrackingSection()
 

@@ -14,11 +14,11 @@ def convert_gguf(gguf: Path, out: Path) -> None:
     """
     import torch
     from tokenizers import decoders
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast
 
     folder, name = str(gguf.parent), gguf.name
     model: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.bfloat16)
-    tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=name, clean_up_tokenization_spaces=False)
+    guessed: Any = AutoTokenizer.from_pretrained(folder, gguf_file=name)
     config = model.config
 
     # The tensors are dense by now, but transformers refuses to save a model that remembers having been quantised.
@@ -35,19 +35,29 @@ def convert_gguf(gguf: Path, out: Path) -> None:
         config.tie_word_embeddings = True
         model.tie_weights()
 
-    # transformers guesses special tokens by name; the ids in the file are the model's own.
-    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(config.eos_token_id)
     pad_id = config.pad_token_id if config.pad_token_id is not None else config.eos_token_id
-    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(pad_id)
-    tokenizer.padding_side = "left"
-    tokenizer.model_max_length = config.max_position_embeddings
-    tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()  # the guessed one turns the character "▁" into a space
     config.pad_token_id = pad_id
-    config._name_or_path = ""
+    if hasattr(config, "_model_name_or_path"):
+        del config._model_name_or_path  # the quantiser's working title
     model.generation_config = GenerationConfig(
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=pad_id
     )
     model.save_pretrained(out)
+
+    # What transformers makes of the file gets three things wrong: the special tokens, which it guesses by name although
+    # the file holds their ids; a decoder that turns the character "▁" into a space; and clean-up that eats spaces.
+    backend = guessed.backend_tokenizer
+    backend.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=None if config.bos_token_id is None else guessed.convert_ids_to_tokens(config.bos_token_id),
+        eos_token=guessed.convert_ids_to_tokens(config.eos_token_id),
+        pad_token=guessed.convert_ids_to_tokens(pad_id),
+        padding_side="left",
+        model_max_length=config.max_position_embeddings,
+        clean_up_tokenization_spaces=False,
+        chat_template=guessed.chat_template,
+    )
     tokenizer.save_pretrained(out)
 
 

@@ -6,16 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from rlvr.evaluation import difficulty_key
 from rlvr.report import svg
-from rlvr.report.run_data import Evaluation, Run, Segment
+from rlvr.report.drawing import MOST_POINTS, binned, curve, finish, legend, marks_of, share_axis
+from rlvr.report.run_data import Run, Segment
 
-_MOST_POINTS = 500  # a curve of more steps is averaged over neighbouring ones
-_SMOOTH_FROM = 20  # steps from which a rolling mean helps
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
 _HEAT = (0.36, 0.55, 0.86)  # readable on white and on near-black
 
@@ -36,163 +33,11 @@ def training_charts(run: Run) -> tuple[list[Chart], list[str]]:
     with svg.style():
         for key, title, caption, draw in _TRAINING:
             figure = draw(run)
-            if figure is None:
-                absent.append(title)
-            else:
+            if figure is not None:
                 charts.append(Chart(key, title, caption, svg.inline_svg(figure, key, title)))
+            elif run.sft if key == "sft" else run.rl:  # what a run did not set out to do is not absent
+                absent.append(title)
     return charts, absent
-
-
-def evaluation_chart(suite: str, evaluations: Sequence[Evaluation], key: str) -> Chart:
-    """pass@1 of each checkpoint by difficulty, with 95% intervals."""
-    levels = ["all", *_levels(evaluations)]
-    with svg.style():
-        figure, (axes,) = svg.new_figure(height=0.9 + 0.2 * len(levels) * max(2, len(evaluations)), width=5.9)
-        shift = 0.62 / max(1, len(evaluations))
-        for place, evaluation in enumerate(evaluations):
-            rows = []
-            for row, level in enumerate(levels):
-                metrics = evaluation.metrics if level == "all" else evaluation.metrics.by_difficulty.get(level)
-                if metrics is not None and 1 in metrics.pass_at:
-                    rows.append((row + (place - (len(evaluations) - 1) / 2) * shift, metrics.pass_at[1]))
-            color = svg.SERIES[place % len(svg.SERIES)]
-            heights = [y for y, _ in rows]
-            axes.hlines(
-                heights, [e.ci95[0] for _, e in rows], [e.ci95[1] for _, e in rows], color=color, alpha=0.55, lw=3
-            )
-            axes.plot([e.value for _, e in rows], heights, "o", ms=5.5, color=color, label=evaluation.label)
-        axes.set_yticks(range(len(levels)), ["all problems" if level == "all" else level for level in levels])
-        axes.set_ylim(len(levels) - 0.5, -0.5)
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_locator(svg.MaxNLocator(5))
-        axes.grid(axis="x")
-        axes.grid(axis="y", visible=False)
-        axes.set_xlabel("pass@1")
-        _legend(axes, len(evaluations))
-        image = svg.inline_svg(figure, key, f"pass@1 on {suite} by difficulty")
-    return Chart(
-        key,
-        f"{suite}: pass@1 by difficulty",
-        "Each dot is the mean over the problems of a difficulty, the bar behind it its 95% interval over problems. "
-        "Bars of one row that do not overlap differ beyond the luck of the problem draw; for overlapping ones the "
-        "paired gain in the table is the sharper test.",
-        image,
-    )
-
-
-def evaluation_verdicts(suite: str, evaluations: Sequence[Evaluation], key: str) -> Chart | None:
-    """Shares of the verdicts of each checkpoint's samples; None when the results do not hold them."""
-    shown = [evaluation for evaluation in evaluations if evaluation.metrics.verdicts]
-    if not shown:
-        return None
-    names = {name for evaluation in shown for name in evaluation.metrics.verdicts}
-    known = [name for name in svg.VERDICT_ORDER if name in names] + sorted(names - set(svg.VERDICT_ORDER))
-    with svg.style():
-        figure, (axes,) = svg.new_figure(height=1.0 + 0.34 * len(shown))
-        left = np.zeros(len(shown))
-        for name in known:
-            shares = np.array([evaluation.metrics.verdicts.get(name, 0.0) for evaluation in shown])
-            color = svg.VERDICT.get(name, svg.OTHER)
-            axes.barh(
-                range(len(shown)), shares, left=left, height=0.68, color=color, edgecolor=svg.PAPER, lw=0.5, label=name
-            )
-            left += shares
-        axes.set_yticks(range(len(shown)), [evaluation.label for evaluation in shown])
-        axes.set_ylim(len(shown) - 0.5, -0.5)
-        axes.set_xlim(0, 1)
-        axes.xaxis.set_major_locator(svg.MaxNLocator(5))
-        axes.grid(visible=False)
-        axes.set_xlabel("share of samples")
-        _legend(axes, len(known))
-        image = svg.inline_svg(figure, key, f"verdicts on {suite} by checkpoint")
-    return Chart(
-        key,
-        f"{suite}: verdicts",
-        "What became of the samples. The colours after AC say what is left to learn: wrong answers, crashes, syntax, "
-        "time.",
-        image,
-    )
-
-
-def _levels(evaluations: Sequence[Evaluation]) -> list[str]:
-    return sorted({level for e in evaluations for level in e.metrics.by_difficulty}, key=difficulty_key)
-
-
-# --- drawing ---
-
-
-def _curve(
-    axes: Axes,
-    segments: Sequence[Segment],
-    metric: str,
-    label: str,
-    color: str,
-    *,
-    alpha: float = 0.38,
-    lw: float = 1.9,
-) -> bool:
-    """Whether there was anything to draw: raw values faint, rolling mean strong, broken between stages."""
-    drawn = False
-    for segment in segments:
-        x, y = (np.array(part) for part in segment.series(metric))
-        if x.size == 0:
-            continue
-        name = label if not drawn else None
-        drawn = True
-        if x.size < _SMOOTH_FROM:
-            axes.plot(x, y, color=color, lw=lw, marker="o", ms=2.5 if x.size > 1 else 4, label=name)
-            continue
-        axes.plot(*_binned(x, y), color=color, alpha=alpha, lw=0.8)
-        axes.plot(*_binned(x, _rolling(y)), color=color, lw=lw, label=name)
-    return drawn
-
-
-def _rolling(y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Centred mean over a tenth of the curve, at least 5 steps; shorter at the ends."""
-    half = max(2, y.size // 20)
-    sums = np.concatenate([[0.0], np.cumsum(y)])
-    places = np.arange(y.size)
-    low, high = np.maximum(0, places - half), np.minimum(y.size, places + half + 1)
-    return (sums[high] - sums[low]) / (high - low)
-
-
-def _binned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if x.size <= _MOST_POINTS:
-        return x, y
-    parts = np.array_split(np.arange(x.size), _MOST_POINTS)
-    return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
-
-
-def _finish(axes: Sequence[Axes], segments: Sequence[Segment], label: str = "step") -> None:
-    """Common x axis, boundaries between stages and their names."""
-    first = segments[0].rows[0]["step"] + segments[0].offset
-    last = max(segment.last_step + segment.offset for segment in segments)
-    margin = max(0.5, 0.01 * (last - first))
-    axes[-1].set_xlim(first - margin, last + margin)
-    axes[-1].set_xlabel(label)
-    if len(segments) < 2:
-        return
-    for segment in segments:
-        start = segment.rows[0]["step"] + segment.offset
-        for axis in axes:
-            if segment is not segments[0]:
-                axis.axvline(start - 0.5, color=svg.MUTED, lw=0.9, ls=(0, (4, 3)))
-        axes[0].annotate(
-            segment.name, (start - 0.5, 1), xycoords=("data", "axes fraction"), xytext=(3, 2),
-            textcoords="offset points", va="bottom", fontsize=8, color=svg.MUTED,
-        )  # fmt: skip
-
-
-def _legend(axes: Axes, entries: int, stages: int = 1) -> None:
-    """Above the axes, and above the names of the stages if there are several."""
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.01, 1.08 if stages > 1 else 1.0), ncols=min(entries, 9), borderaxespad=0.2
-    )
-
-
-def _shares(axes: Axes) -> None:
-    axes.set_ylim(-0.02, 1.02)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1.0])
 
 
 def _lines(
@@ -203,17 +48,17 @@ def _lines(
     figure, (axes,) = svg.new_figure()
     # Of two curves that coincide the wider one stays visible behind the other.
     widths = [3.6, 1.5] if len(curves) == 2 else [1.9] * len(curves)
-    drawn = [_curve(axes, run.rl, *curve, lw=lw) for curve, lw in zip(curves, widths, strict=True)]
+    drawn = [curve(axes, run.rl, *which, lw=lw) for which, lw in zip(curves, widths, strict=True)]
     if not any(drawn):
         return None
     if shares:
-        _shares(axes)
+        share_axis(axes)
     elif axes.get_ylim()[0] > -0.02:  # an axis that starts at zero does not exaggerate
         axes.set_ylim(bottom=0)
     axes.set_ylabel(ylabel)
-    _finish([axes], run.rl)
+    finish([axes], run.rl)
     if len(curves) > 1:
-        _legend(axes, sum(drawn), len(run.rl))
+        legend(axes, sum(drawn), len(marks_of(run.rl)))
     return figure
 
 
@@ -269,8 +114,8 @@ def _allocation(run: Run) -> Figure | None:
         return None
     axes.set_ylim(bottom=0)
     axes.set_ylabel("rollouts per problem")
-    _finish([axes], run.rl)
-    _legend(axes, 2, len(run.rl))
+    finish([axes], run.rl)
+    legend(axes, 2, len(marks_of(run.rl)))
     return figure
 
 
@@ -286,7 +131,7 @@ def _allocation_heat(run: Run) -> Figure | None:
     smallest, largest = min(min(h) for _, h in histograms), max(max(h) for _, h in histograms)
     bottom = max((size for size in _SIZES if size <= smallest), default=0)
     edges = [size for size in _SIZES if bottom <= size <= largest] or [smallest]
-    columns = min(_MOST_POINTS, len(histograms))
+    columns = min(MOST_POINTS, len(histograms))
     cells = np.zeros((len(edges), columns))  # [group sizes, steps]: share of the step's problems
     for place, (_, histogram) in enumerate(histograms):
         for n, count in histogram.items():
@@ -306,7 +151,7 @@ def _allocation_heat(run: Run) -> Figure | None:
     axes.set_yticks(range(len(edges)), labels)
     axes.grid(visible=False)
     axes.set_ylabel("rollouts per problem")
-    _finish([axes], run.rl)
+    finish([axes], run.rl)
     return figure
 
 
@@ -321,7 +166,7 @@ def _stacked(run: Run, metrics: Sequence[tuple[str, str, str]], ylabel: str, *, 
         parts = [np.array([float(row.get(name) or 0.0) for row in rows]) for name, _, _ in metrics]
         if x.size == 1:  # an area needs a width
             x, parts = np.array([x[0] - 0.4, x[0] + 0.4]), [np.repeat(part, 2) for part in parts]
-        shown = [_binned(x, part) for part in parts]
+        shown = [binned(x, part) for part in parts]
         colors = [color for _, _, color in metrics]
         labels = ["_" if drawn else label for _, label, _ in metrics]
         axes.stackplot(
@@ -335,8 +180,8 @@ def _stacked(run: Run, metrics: Sequence[tuple[str, str, str]], ylabel: str, *, 
     else:
         axes.set_ylim(bottom=0)
     axes.set_ylabel(ylabel)
-    _finish([axes], run.rl)
-    _legend(axes, len(metrics), len(run.rl))
+    finish([axes], run.rl)
+    legend(axes, len(metrics), len(marks_of(run.rl)))
     return figure
 
 
@@ -371,11 +216,11 @@ def _sft(run: Run) -> Figure | None:
     if not run.sft:
         return None
     figure, (axes,) = svg.new_figure()
-    if not _curve(axes, run.sft[:1], "loss", "loss", svg.SERIES[0]):
+    if not curve(axes, run.sft[:1], "loss", "loss", svg.SERIES[0]):
         return None
     axes.set_ylabel("loss (nats per token)")
     axes.set_ylim(bottom=0)
-    _finish([axes], run.sft[:1], "optimiser step")
+    finish([axes], run.sft[:1], "optimiser step")
     return figure
 
 
@@ -391,11 +236,11 @@ def _two(segments: Sequence[Segment], *curves: tuple[str, str, str]) -> Figure |
         return None
     figure, axes = svg.new_figure(len(present))
     for axis, (metric, label, color) in zip(axes, present, strict=True):
-        _curve(axis, segments, metric, label, color)
+        curve(axis, segments, metric, label, color)
         axis.set_ylabel(label)
         if metric != "loss":
             axis.set_ylim(bottom=0)
-    _finish(axes, segments)
+    finish(axes, segments)
     return figure
 
 

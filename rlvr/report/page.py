@@ -11,7 +11,8 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from rlvr.report.charts import Chart, evaluation_chart, evaluation_verdicts, training_charts
+from rlvr.report.charts import Chart, training_charts
+from rlvr.report.evaluation_charts import evaluation_chart, evaluation_verdicts
 from rlvr.report.rollouts import encode, load_rollouts, pick
 from rlvr.report.run_data import Run, load_run
 from rlvr.report.summary import SuiteTable, costs, suite_tables, what_was_trained

@@ -210,6 +210,10 @@ def pick(rollouts: Rollouts, *, solved: int = 3) -> list[tuple[str, dict[str, An
             newest[v] = i
     for v in sorted(newest, key=lambda name: -counts[name]):
         shown = "all" if len(rollouts) == rollouts.total else "the shown"
-        why = f"{counts[v]:,} of {shown} {len(rollouts):,} rollouts ({counts[v] / len(rollouts):.1%})"
+        why = f"{counts[v]:,} of {shown} {len(rollouts):,} rollouts ({_percent(counts[v] / len(rollouts))})"
         picked.append((why, rollouts.row(newest[v])))
     return picked
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "under 0.1%"

@@ -276,7 +276,7 @@ def _note_absences(run: Run) -> None:
     if not run.rollout_files and (run.rl or not run.segments):
         run.missing.append("rollouts/*.parquet: no rollouts to look at")
     if not run.evaluations:
-        run.missing.append("evaluation/*/results.json: no held-out numbers; `rlvr evaluate` adds them")
+        run.missing.append("evaluation/*/results.json: no evaluated checkpoint; `rlvr evaluate` adds them")
     elif all(len(found) < 2 for found in run.suites.values()):
         run.missing.append("a second evaluated checkpoint: there is no before and after to compare")
     for segment in run.rl:

@@ -102,7 +102,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
     # -- one generation step -------------------------------------------------------------------------------------
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if not self.model.training:
+        if not self._training():
             return super()._generate_and_score_completions(inputs)
         step = self.state.global_step // self.updates_per_generation
         keys = self.schedule.problems(step, pass_rates(self.rates))
@@ -127,15 +127,20 @@ class GroupedGRPOTrainer(GRPOTrainer):
             sizes = torch.tensor(counts, dtype=advantages.dtype, device=advantages.device)
             advantages = advantages * (section.num_generations / sizes)[torch.tensor(groups, device=advantages.device)]
         output["advantages"] = advantages[local]
-        self._logs["advantages"].clear()
-        self._logs["advantages"].extend(advantages.tolist())
+        logged: Any = self._logs["advantages"]  # a deque as long as a generation batch
+        logged.clear()
+        logged.extend(advantages.tolist())
         self._finish(step + 1, keys, counts, groups, estimates, rewards, advantages, mixed)
         return output
+
+    def _training(self) -> bool:
+        assert self.model is not None
+        return self.model.training
 
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
-        if self.model.training and self.use_vllm and self.vllm_mode == "server":
+        if self._training() and self.use_vllm and self.vllm_mode == "server":
             num_generations = 1  # rows are no longer equal strides of one prompt, so the server must not collapse them
         started = time.perf_counter()
         result = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
@@ -276,7 +281,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         metrics = self._metrics["train"]
-        if self.model.training and metrics.get("step_time"):
+        if self._training() and metrics.get("step_time"):
             spent = sum(metrics["step_time"])
             metrics["time/update"].append(spent - self._step_times["generate"] - self._step_times["grade"])
         super().log(logs, start_time)
@@ -287,7 +292,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
         return str(Path(super()._get_output_dir(trial)) / STAGING)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir)
+        folder = Path(self.recipe.output_dir)
         if self.accelerator.is_main_process:
             clear_staging(folder)
         self.accelerator.wait_for_everyone()

@@ -15,8 +15,10 @@ from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from rlvr.config import RecipeError, SFTRecipe, write_resolved
+from data_curation import load_problems
+from rlvr.config import PromptSection, RecipeError, SFTRecipe, write_resolved
 from rlvr.provenance import write_environment
+from rlvr.rollouts.prompts import render_prompt
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
 from rlvr.training.loading import load_policy
@@ -31,7 +33,7 @@ class AtomicSFTTrainer(SFTTrainer):
         return str(Path(super()._get_output_dir(trial)) / STAGING)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir)
+        folder = Path(str(self.args.output_dir))
         if self.accelerator.is_main_process:
             clear_staging(folder)
         self.accelerator.wait_for_everyone()
@@ -45,11 +47,17 @@ class AtomicSFTTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
 
 
-def load_demonstrations(path: str, limit: int | None) -> Dataset:
-    """Returns a dataset with columns prompt and completion from parquet or JSONL; RecipeError names what is missing."""
+def load_demonstrations(path: str, limit: int | None, prompt: PromptSection) -> Dataset:
+    """Returns a dataset with columns prompt and completion.
+
+    `path` holds rows of both (parquet or JSONL), or problems, whose accepted solutions are then the completions,
+    rendered by `prompt` as they will be in RL. RecipeError names what is missing.
+    """
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations; make one with `rlvr curate`")
+    if file.suffix == ".parquet" and "statement" in pq.read_schema(file).names:
+        return solutions_as_demonstrations(path, limit, prompt)
     if file.suffix == ".parquet":
         rows = pq.read_table(file).to_pylist()
     else:
@@ -69,6 +77,24 @@ def load_demonstrations(path: str, limit: int | None) -> Dataset:
     return Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
 
 
+def solutions_as_demonstrations(path: str, limit: int | None, prompt: PromptSection) -> Dataset:
+    """Returns prompt and completion for every accepted solution of the problems in `path`, in `prompt.language`."""
+    rows: list[dict[str, Any]] = []
+    for problem in load_problems(path):
+        for solution in problem.solutions:
+            if solution.verdict == "accepted" and solution.language == prompt.language:
+                rendered = render_prompt(problem, prompt)
+                code = solution.code.strip("\n")
+                if isinstance(rendered, str):
+                    rows.append({"prompt": rendered, "completion": code})
+                else:
+                    answer = f"```{prompt.language}\n{code}\n```"
+                    rows.append({"prompt": rendered, "completion": [{"role": "assistant", "content": answer}]})
+    if not rows:
+        raise RecipeError(f"{path}: none of its problems has an accepted solution in {prompt.language}")
+    return Dataset.from_list(rows[:limit])
+
+
 def train_sft(recipe: SFTRecipe) -> Path:
     """Trains on demonstrations and returns the folder of the final checkpoint (plain Hugging Face format).
 
@@ -85,7 +111,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
         if key not in known:
             raise RecipeError(f"sft.extra.{key}: TRL's SFTConfig has no such field")
     set_seed(recipe.seed)
-    dataset = load_demonstrations(recipe.data, recipe.limit)
+    dataset = load_demonstrations(recipe.data, recipe.limit, recipe.prompt)
     values = section.model_dump(exclude={"extra", "group_by_length"})
     values.update(
         output_dir=recipe.output_dir,
