@@ -117,6 +117,7 @@ def write_stage(
     rollouts_per_problem: int,
     knapsack: bool,
     first_step: int = 1,
+    phases: int = 1,
     start: float = 1.76e9,
 ) -> float:
     """Metrics and rollouts of one RL stage; returns the time it ended."""
@@ -178,6 +179,7 @@ def write_stage(
             "budget/n_min": min(counts), "budget/n_max": max(counts), "budget/n_mean": float(np.mean(counts)),
             "budget/allocation_histogram": {str(n): c for n, c in sorted(Counter(counts).items())},
             "sandbox/infrastructure_errors": verdict_counts["IE"],
+            "curriculum/phase": 1.0 + (phases > 1) * (index * phases // steps),
             **{f"verdict/{v}": c / len(rows) for v, c in verdict_counts.items()},
             **{f"pass_rate/{d}": float(np.mean(v)) for d, v in by_level.items()},
             **{f"time/{name}": value for name, value in seconds.items()},
@@ -309,7 +311,7 @@ def write_training_run(folder: Path, *, steps: int = 12, seed: int = 1) -> Path:
     now = write_stage(folder, folder / "rollouts" / "entropy", pool, rng, stage="entropy", steps=steps,
                       skill=(2.0, 4.0), **shared)  # fmt: skip
     write_stage(folder, folder / "rollouts" / "hard", pool, rng, stage="hard", steps=steps, first_step=steps + 1,
-                skill=(4.0, 5.0), start=now, **shared)  # fmt: skip
+                skill=(4.0, 5.0), start=now, phases=3, **shared)  # fmt: skip
     suite, checkpoint = "builtin-contest", f"{folder}/checkpoint-{2 * steps}"
     write_evaluation(folder / "evaluation" / suite, pool, rng, skill=5.0, checkpoint=checkpoint, suite=suite)
     return folder

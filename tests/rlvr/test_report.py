@@ -212,7 +212,7 @@ def test_a_run_that_has_only_fine_tuned_so_far_has_a_report(run: Path) -> None:
     text = page(run)
     assert 'id="chart-sft"' in text and 'id="rollouts"' not in text
     assert "only supervised fine-tuning has been logged" in text
-    assert "no held-out numbers" in text
+    assert "no evaluated checkpoint" in text
 
 
 def test_a_folder_of_evaluations_alone_has_a_report(run: Path) -> None:
