@@ -52,7 +52,7 @@ _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]{2,}\b")
 def planted_problems(contest: Sequence[Problem], pipelines: Sequence[Problem], seed: int = 0) -> list[Problem]:
     """The planted problems made from these; the same for the same arguments."""
     random = Random(f"planted {seed}")
-    with_samples = [p for p in contest if any(test.sample for test in p.tests)]
+    with_samples = [p for p in contest if any(test.sample and test.call is None for test in p.tests)]
     planted = [
         *(_copy(p, random) for p in _some(random, contest, COPIES)),
         *(_copy(p, random) for p in _some(random, pipelines, COPIES)),
