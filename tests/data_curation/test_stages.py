@@ -120,8 +120,6 @@ def test_a_generator_counts_as_tests(work):
 
 GREEK = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
 words = st.lists(st.sampled_from(GREEK), max_size=30).map(" ".join)
-    st.sampled_from(["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta"]), max_size=30
-).map(" ".join)
 
 
 @given(words, words)
