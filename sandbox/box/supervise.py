@@ -24,6 +24,7 @@ _MAX_THREADS = 256
 _MAX_FILES = 1000
 _COMPILE_CPU_S = 20
 _COMPILE_KB = 1 << 20
+_COMPILE_LEFTOVER_KB = 4096
 _PAGE_KB = resource.getpagesize() // 1024
 
 
@@ -34,7 +35,8 @@ class Server:
         self.limited = limited
         self.filters = filters
         self.recursion = recursion
-        self.baseline_kb = 0
+        self.baseline_kb = 0  # resident in a fresh run
+        self.resident_kb = 0  # resident in the warm process itself
         self.baseline_vm_kb = 0
         self._landlock = landlock
         self.ruleset = None
@@ -127,6 +129,10 @@ class Supervisor:
         finally:
             resource.setrlimit(resource.RLIMIT_AS, (hard_as, hard_as))
             resource.setrlimit(resource.RLIMIT_CPU, (soft_cpu, hard_cpu))
+        # what compiling left behind is not the program's memory
+        grown = confine.resident_kb() - self.server.resident_kb
+        if grown > _COMPILE_LEFTOVER_KB:
+            self.server.baseline_kb += grown
         return True
 
     def _refuse_until_end(self) -> None:
@@ -150,7 +156,7 @@ class Supervisor:
             pid = os.fork()
             if pid == 0:
                 try:
-                    self._become(files, cpu_us, memory_kb + slack_kb, output)
+                    self._become(files, cpu_us, memory_kb, slack_kb, output)
                     self._go(call)
                 except BaseException as error:
                     os.write(2, f"{type(error).__name__}: {error}".encode())
@@ -171,7 +177,7 @@ class Supervisor:
 
     # in the run's process
 
-    def _become(self, files, cpu_us: int, address_kb: int, output: int) -> None:
+    def _become(self, files, cpu_us: int, memory_kb: int, slack_kb: int, output: int) -> None:
         confine.die_with_parent()
         os.setsid()
         if self.ruleset is not None:  # before its descriptor may be overwritten
@@ -181,7 +187,11 @@ class Supervisor:
         seconds = cpu_us // 1_000_000 + 2
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
-        address = (self.server.baseline_vm_kb + address_kb) * 1024
+        if self.job["kind"] == "native":  # also the size of each thread's stack, where the program sets none
+            hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
+            stack = min(memory_kb * 1024, 1 << 30)
+            resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
+        address = (self.server.baseline_vm_kb + memory_kb + slack_kb) * 1024
         resource.setrlimit(resource.RLIMIT_AS, (address, address))
         os.closerange(len(files), 65536)
         confine.set_dumpable(1)

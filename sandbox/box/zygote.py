@@ -47,14 +47,6 @@ def _import_usual_modules() -> None:
         warnings.simplefilter("ignore", category)
 
 
-def _status(name: str) -> int:
-    with open("/proc/self/status", encoding="ascii") as status:
-        for line in status:
-            if line.startswith(name):
-                return int(line.split()[1])
-    return 0
-
-
 def _resident_after_fork() -> int:
     """KiB resident in a fresh child: what a run's peak holds before the program adds anything."""
     pid = os.fork()
@@ -120,9 +112,9 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     report["rss_kb"] = _resident_after_fork()
-    report["vm_kb"] = _status("VmSize")
     server.baseline_kb = report["rss_kb"]
-    server.baseline_vm_kb = report["vm_kb"]
+    server.baseline_vm_kb = report["vm_kb"] = confine.virtual_kb()
+    server.resident_kb = confine.resident_kb()
     line.send("R", json.dumps(report).encode())
     try:
         while True:

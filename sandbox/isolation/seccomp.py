@@ -185,6 +185,7 @@ def run_filter(*, execve: bool, machine: str | None = None) -> Filter:
 
 def compile_filter(machine: str | None = None) -> Filter:
     """The filter of a compiler, which may start processes and change modes of its own files."""
-    open_calls = {"chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat", "setpgid", "flock", "fcntl"}
+    open_calls = {"chmod", "fchmod", "fchmodat", "fchmodat2", "utimensat", "flock", "fcntl"}
     rules = dict.fromkeys(_BASE_DENIED_NAMES.split(), _DENIED) | _BASE_INSPECTED
+    rules["setsid"] = _DENIED  # so that ending the process group ends all of it
     return _pack(_assemble({k: v for k, v in rules.items() if k not in open_calls}, machine or platform.machine()))

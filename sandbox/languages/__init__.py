@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from sandbox.languages.base import CompileError, Language, ToolchainMissing, Workshop
+from sandbox.languages.c import C
+from sandbox.languages.cpp import CPP
 from sandbox.languages.python import Python
 
-_LANGUAGES: dict[str, Language] = {language.name: language for language in (Python(),)}
+_LANGUAGES: dict[str, Language] = {language.name: language for language in (Python(), CPP, C)}
 _ALIASES = {"python3": "python", "py": "python", "c++": "cpp", "cxx": "cpp", "cpp17": "cpp", "cpp20": "cpp"}
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Correct programs in every idiom contestants use are accepted, whatever the protection level."""
 
 from __future__ import annotations

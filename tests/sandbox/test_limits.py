@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Each limit has its own verdict, and a program inside its limits is not disturbed."""
 
 from __future__ import annotations
@@ -8,10 +9,16 @@ import sandbox
 from sandbox import Limits, TestCase, Verdict
 
 ONE = [TestCase("", "1")]
+BUSY_THREADS = """
+import threading
+def spin():
+    while True: pass
+for _ in range(8): threading.Thread(target=spin).start()
+"""
 
 
 def verdict(judge: sandbox.Judge, code: str, limits: Limits | None = None) -> Verdict:
-    return judge.judge(code, ONE, limits=limits or Limits(cpu_s=0.1, wall_s=1.0)).verdict
+    return judge.judge(code, ONE, limits=limits or Limits(cpu_s=0.1)).verdict
 
 
 @pytest.mark.parametrize(
@@ -22,7 +29,7 @@ def verdict(judge: sandbox.Judge, code: str, limits: Limits | None = None) -> Ve
         ("10 ** 10 ** 8", Verdict.TLE),
         ("import re\nre.match('(a|a)*b', 'a' * 40)", Verdict.TLE),
         ("while True:\n    try: input()\n    except EOFError: pass", Verdict.TLE),
-        ("import threading\nfor _ in range(8): threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()", Verdict.TLE),
+        (BUSY_THREADS, Verdict.TLE),
         ("import time\ntime.sleep(100)", Verdict.ILE),
         ("import threading\nthreading.Event().wait()", Verdict.ILE),
         ("import time\nwhile True: time.sleep(0.01)", Verdict.ILE),
@@ -52,9 +59,12 @@ def verdict(judge: sandbox.Judge, code: str, limits: Limits | None = None) -> Ve
     ],
 )  # fmt: skip
 def test_verdicts(any_level: sandbox.Judge, code: str, expected: Verdict) -> None:
-    judgement = any_level.judge(
-        code, ONE, limits=Limits(cpu_s=0.06, wall_s=6.0 if expected is not Verdict.ILE else 0.5)
-    )
+    limits = {
+        Verdict.TLE: Limits(cpu_s=0.06, wall_s=20.0),
+        Verdict.ILE: Limits(cpu_s=2.0, wall_s=0.5),
+        Verdict.OLE: Limits(cpu_s=2.0, output_mb=8.0),
+    }.get(expected, Limits(cpu_s=2.0))
+    judgement = any_level.judge(code, ONE, limits=limits)
     assert judgement.verdict is expected, judgement
 
 

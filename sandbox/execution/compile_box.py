@@ -1,0 +1,74 @@
+"""Runs a compiler on untrusted source: its own container or confinement, few readable paths, hard limits."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandbox.isolation import bwrap, runtime, seccomp
+
+_CPU_S = 20
+_WALL_S = 60.0
+_LIMITS = {"CPU": _CPU_S, "AS": 2 << 30, "FSIZE": 256 << 20, "CORE": 0, "NOFILE": 256, "MEMLOCK": 0, "MSGQUEUE": 0}
+_DIAGNOSTICS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """How a compiler ended: exit code (negative for a signal), and the head of what it said."""
+
+    code: int
+    diagnostics: str
+
+
+def build(command: list[str], directory: str, level: str, readable: tuple[str, ...]) -> Built:
+    """Result of `command` run in `directory`, the only place it can write, at protection `level`.
+
+    `readable` are the paths of the tool chain. OSError when the box itself cannot be set up.
+    """
+    setup = {
+        "command": command,
+        "directory": directory,
+        "level": level,
+        "limits": _LIMITS,
+        "readable": readable,
+        "filter": seccomp.compile_filter().code.hex() if seccomp.supported() else "",
+        "environment": runtime.environment() | {"TMPDIR": directory, "PATH": _search_path(command[0])},
+    }
+    launch = [runtime.interpreter(), "-S", "-s", "-P", "-B", str(runtime.BOX / "launch.py"), json.dumps(setup)]
+    if level == "namespaced":
+        launch = bwrap.command(launch, read_only=readable, writable=(directory,))
+    log = Path(directory, ".diagnostics")
+    with log.open("wb+") as output:
+        process = subprocess.Popen(
+            launch,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=runtime.environment(),
+            start_new_session=True,
+        )
+        try:
+            code = process.wait(_WALL_S)
+        except subprocess.TimeoutExpired:
+            code = -signal.SIGXCPU
+        finally:
+            # the tool chain cannot leave its process group: whatever it started ends here
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        output.seek(0)
+        text = output.read(_DIAGNOSTICS).decode("utf-8", "replace")
+    if code == 128 + signal.SIGXCPU:  # as bwrap passes it on
+        code = -signal.SIGXCPU
+    return Built(code, text)
+
+
+def _search_path(compiler: str) -> str:
+    return f"{os.path.dirname(compiler)}:/usr/bin:/bin"
