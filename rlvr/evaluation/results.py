@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,9 +21,8 @@ from rlvr.evaluation.statistics import (
     pass_at_k_values,
     standard_error,
 )
+from rlvr.provenance import git_revision, versions
 from sandbox import Verdict
-
-_VERSIONED = ("rlvr", "torch", "transformers", "trl", "vllm", "numpy")
 
 
 class _Strict(BaseModel):
@@ -255,34 +251,13 @@ def build_results(
         n_samples=max((p.samples for part in per_problem.values() for p in part.values()), default=0),
         n_problems=sum(len(part) for part in per_problem.values()),
         config=dict(config or {}),
-        versions=package_versions(),
+        versions=versions(),
         git_revision=git_revision(),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         checkpoint=checkpoint,
         cost=cost or Cost(tokens=sum(r.completion_tokens for records in suites.values() for r in records)),
         per_problem=per_problem,
     )
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages a result depends on, those installed; imports none of them."""
-    versions = {"python": platform.python_version()}
-    for name in _VERSIONED:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
-
-
-def git_revision() -> str | None:
-    """Commit of the source tree this package runs from; None for an installed wheel or without git."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
 
 
 def write_results(results: Results, path: Path) -> Path:

@@ -82,7 +82,7 @@ def _method(run: Run) -> list[str]:
 
 def _data(run: Run) -> list[str]:
     lines = []
-    problems = find(run.config, "problems", "source")
+    problems = find(run.config, "problems", "source", kind=str)
     if problems:
         lines.append(f"Problems: `{problems}`")
     fingerprint = run.environment.get("data_fingerprint")

@@ -139,14 +139,10 @@ def load_run(folder: Path) -> Run:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the folder of a run, for example runs/quickstart")
     run = Run(folder, name=folder.resolve().name)
-    run.config = _mapping(folder / "config.resolved.yaml", run, "the resolved recipe")
-    run.environment = _mapping(folder / "environment.json", run, "versions and hardware")
     bases = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and _is_stage(path))]
-    for base in bases[1:]:  # a stage run by itself keeps its own recipe
-        if not run.config:
-            run.config = _mapping(base / "config.resolved.yaml", None, "")
-        if not run.environment:
-            run.environment = _mapping(base / "environment.json", None, "")
+    # A stage run by itself keeps its own recipe; a quickstart has one for all, and an environment in each stage.
+    run.config = _first_mapping(bases, "config.resolved.yaml", run, "the resolved recipe")
+    run.environment = _first_mapping([folder, *reversed(bases[1:])], "environment.json", run, "versions and hardware")
     for base in bases:
         if (base / "metrics.jsonl").is_file():
             segments = _read_metrics(base / "metrics.jsonl", run, default="train" if base is folder else base.name)
@@ -169,20 +165,18 @@ def _is_stage(path: Path) -> bool:
     return path.name != "evaluation" and ((path / "metrics.jsonl").is_file() or (path / "rollouts").is_dir())
 
 
-def _mapping(path: Path, run: Run | None, what: str) -> dict[str, Any]:
-    if not path.is_file():
-        if run is not None:
-            run.missing.append(f"{path.name} ({what})")
-        return {}
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
-    except yaml.YAMLError:
-        content = None
-    if not isinstance(content, dict):
-        if run is not None:
-            run.missing.append(f"{path.name} is unreadable ({what})")
-        return {}
-    return content
+def _first_mapping(bases: list[Path], name: str, run: Run, what: str) -> dict[str, Any]:
+    """Content of the first of the bases' files that is readable; noted as missing when there is none."""
+    present = [base / name for base in bases if (base / name).is_file()]
+    for path in present:
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))  # JSON is YAML
+        except yaml.YAMLError:
+            content = None
+        if isinstance(content, dict):
+            return content
+    run.missing.append(f"{name}{' is unreadable' if present else ''} ({what})")
+    return {}
 
 
 def _read_metrics(path: Path, run: Run, default: str) -> list[Segment]:
@@ -288,6 +282,10 @@ def _note_absences(run: Run) -> None:
 
 
 def _declared_steps(config: dict[str, Any], stage: str) -> int | None:
-    section = config.get(stage)
-    steps = section.get("grpo", {}).get("max_steps") if isinstance(section, dict) else None
+    """Steps the recipe gives a stage: those of its curriculum's phases, else max_steps; None when it does not say."""
+    section = config if config.get("stage") == stage else config.get(stage)
+    if not isinstance(section, dict):
+        return None
+    phases = (section.get("curriculum") or {}).get("phases") or []
+    steps = sum(phase.get("steps", 0) for phase in phases) or (section.get("grpo") or {}).get("max_steps")
     return steps if isinstance(steps, int) else None

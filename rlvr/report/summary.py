@@ -93,15 +93,16 @@ def _estimate(metrics: SuiteMetrics, name: str) -> Estimate | None:
     return metrics.greedy if name == "greedy" else metrics.pass_at.get(int(name[5:]))
 
 
-def find(config: Any, *names: str) -> Any:
-    """The first value under one of the keys, anywhere in the recipe, nearest the top first; None when absent."""
+def find(config: Any, *names: str, kind: type = object) -> Any:
+    """The first value of the kind under one of the keys, anywhere in the recipe, nearest the top first, or None."""
     level = [config]
     while level:
         mappings = [part for part in level if isinstance(part, dict)]
         for name in names:
             for mapping in mappings:
-                if mapping.get(name) is not None and not isinstance(mapping[name], dict):
-                    return mapping[name]
+                value = mapping.get(name)
+                if value is not None and not isinstance(value, dict) and isinstance(value, kind):
+                    return value
         level = [value for mapping in mappings for value in mapping.values()]
     return None
 

@@ -248,8 +248,8 @@ def write_evaluation(
     write_samples(records, folder)
 
 
-def write_identity(folder: Path, **config: Any) -> None:
-    """Resolved recipe and environment."""
+def write_identity(folder: Path, environments: tuple[str, ...] = ("",), **config: Any) -> None:
+    """Resolved recipe, and an environment in each of the subfolders."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.resolved.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     environment = {
@@ -257,7 +257,9 @@ def write_identity(folder: Path, **config: Any) -> None:
         "versions": {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0", "trl": "1.16.0"},
         "machine": "x86_64", "cores": 2, "memory_gib": 23.4, "seed": 0, "data_fingerprint": "4f0c2d9e8a7b6c5d",
     }  # fmt: skip
-    (folder / "environment.json").write_text(json.dumps(environment))
+    for name in environments:
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "environment.json").write_text(json.dumps(environment))
 
 
 def write_quickstart_run(
@@ -273,10 +275,12 @@ def write_quickstart_run(
     """A finished quickstart: sft, stage1 (uniform), stage2 (knapsack), three evaluations."""
     rng = np.random.default_rng(seed)
     write_identity(
-        folder, name=folder.name, output_dir=str(folder), seed=seed,
-        model={"vocab_size": 1024, "hidden": 128, "layers": 3}, sft={"epochs": 2, "learning_rate": 3e-3},
+        folder, ("sft", "stage1", "stage2"), name=folder.name, output_dir=str(folder), seed=seed,
+        curation={"pipelines": {"problems": 960}}, sft={"epochs": 2, "learning_rate": 3e-3},
+        model={"vocab_size": 1024, "hidden": 128, "layers": 3},
         stage1={"grpo": {"max_steps": stage1_steps, "learning_rate": 6e-4}, "budget": {"policy": "uniform"}},
-        stage2={"grpo": {"max_steps": stage2_steps, "learning_rate": 3e-4}, "budget": {"policy": "knapsack"}},
+        stage2={"grpo": {"max_steps": 100, "learning_rate": 3e-4}, "budget": {"policy": "knapsack"},
+                "curriculum": {"phases": [{"problems": 480, "steps": stage2_steps}]}},
     )  # fmt: skip
     now = write_sft(folder / "sft", rng, 1.76e9)
     heldout = make_problems(rng, evaluation_problems, "heldout")

@@ -191,7 +191,8 @@ def test_an_interrupted_run_shows_what_exists_and_names_what_does_not(run: Path)
     shutil.rmtree(run / "evaluation" / "stage2")
     shutil.rmtree(run / "evaluation" / "stage1")
     shutil.rmtree(run / "stage2" / "rollouts")
-    (run / "environment.json").unlink()
+    for path in run.glob("*/environment.json"):
+        path.unlink()
     with (run / "stage2" / "metrics.jsonl").open("r+") as file:
         lines = file.readlines()
         file.seek(0)
