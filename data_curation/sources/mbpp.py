@@ -42,6 +42,7 @@ def mbpp_problem(value: Any, row: int | None, file: str | Path) -> Problem:
         title=f"MBPP {task}",
         statement=str(value["text"]),
         starter_code=_starter(code, tests),
+        checker="floats:1e-9",  # an assert takes 5.0 for 5, as Python does
         tests=tests,
         solutions=[Solution(code=code, note="reference")],
         family=f"mbpp-{task}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import unicodedata
 from pathlib import Path
@@ -33,6 +34,7 @@ from data_curation.stages.result import Workplace
 from data_curation.stages.split import split
 from data_curation.stages.verify import JOURNAL, verify
 
+LABELLED_PAIRS = Path(__file__).parents[2].parent / "shared" / "data" / "near_duplicate_pairs.jsonl.gz"
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
 STATEMENT = (
     "Two numbers are written on the first line of the input. A clerk wants to know what they come to when they are "
