@@ -145,6 +145,17 @@ def test_similar_texts_are_found_and_unrelated_ones_are_not():
     assert all(similarity >= 0.7 for *_, similarity in pairs)
 
 
+@pytest.mark.skipif(not LABELLED_PAIRS.exists(), reason=f"{LABELLED_PAIRS.name} is not at hand")
+def test_labelled_pairs_are_told_apart_by_their_words():
+    with gzip.open(LABELLED_PAIRS, "rt", encoding="utf-8") as stream:
+        rows = [json.loads(line) for line in stream]
+    found = [(jaccard(shingles(row["text_a"]), shingles(row["text_b"])), row["label"]) for row in rows]
+    same = [similarity >= 0.5 for similarity, label in found if label == "same_problem"]
+    different = [similarity >= 0.5 for similarity, label in found if label != "same_problem"]
+    assert sum(same) / len(same) > 0.9
+    assert not any(different)
+
+
 @settings(max_examples=30)
 @given(
     st.text(alphabet="abc .\n", min_size=1), st.sampled_from([str.upper, str.title, lambda t: t.replace(" ", "\n  ")])
