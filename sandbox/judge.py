@@ -136,7 +136,8 @@ class Judge:
         """`judge` for asynchronous callers; cancelling it stops the run."""
         submission = Submission(code, tests, language, limits or Limits(), checker)
         with self._submitted([submission], stop, keep_output) as futures:
-            return await asyncio.wrap_future(futures[0])
+            # shielded: the future may be shared with other callers; leaving the block stops the run if it is not
+            return await asyncio.shield(asyncio.wrap_future(futures[0]))
 
     def judge_batch(
         self,

@@ -19,7 +19,8 @@ def main() -> None:
         limit = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(limit)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(limit, (value, value))
+        # the CPU limit's signal must differ from a kill by others
+        resource.setrlimit(limit, (value - 1 if name == "CPU" else value, value))
     if setup["level"] != "limited":
         confine.drop_capabilities()
         confine.no_new_privs()

@@ -36,9 +36,11 @@ class Pool:
         self._artifacts = tempfile.mkdtemp(prefix="programs-")
         self._workers: list[Worker] = []
         self._waiting: deque[Job] = deque()
-        self._inbox: deque[Callable[[], None]] = deque()
+        self._inbox: deque[tuple[Callable[[Job], None], Job]] = deque()
         self._start_failures = 0
         self._closing = False
+        self._ended = False
+        self._wake_lock = threading.Lock()
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ, None)
@@ -52,16 +54,16 @@ class Pool:
 
     def submit(self, job: Job) -> None:
         """Queues `job`; its callbacks come in the pool's thread."""
-        self._post(lambda: self._waiting.append(job))
+        self._post(self._waiting.append, job)
 
     def cancel(self, job: Job) -> None:
         """Ends `job` early; its `on_done` still comes."""
-        self._post(lambda: self._cancel(job))
+        self._post(self._cancel, job)
 
     def close(self) -> None:
         """Ends every worker; jobs not finished end with the judge's error. Returns when no process is left."""
         self._closing = True
-        self._post(lambda: None)
+        self._wake()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -79,17 +81,33 @@ class Pool:
 
     # in the pool's thread
 
-    def _post(self, action: Callable[[], None]) -> None:
-        self._inbox.append(action)
-        # a full pipe wakes the thread as well; a closed one means that it has ended
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_write, b"x")
+    def _post(self, action: Callable[[Job], None], job: Job) -> None:
+        self._inbox.append((action, job))
+        self._wake()
+        if self._ended:  # nobody reads the inbox any more
+            self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        while True:
+            try:
+                action, job = self._inbox.popleft()
+            except IndexError:
+                return
+            if action == self._waiting.append:
+                job.on_done("the judge was closed", None)
+
+    def _wake(self) -> None:
+        with self._wake_lock:  # the number must not be closed, and given to another file, in between
+            if not self._ended:
+                with contextlib.suppress(BlockingIOError):  # a full pipe wakes the thread as well
+                    os.write(self._wake_write, b"x")
 
     def _run(self) -> None:
         try:
             while not self._closing:
                 while self._inbox:
-                    self._inbox.popleft()()
+                    action, job = self._inbox.popleft()
+                    action(job)
                 self._dispatch()
                 for key, _ in self._selector.select(self._pause()):
                     if key.data is None:
@@ -108,14 +126,15 @@ class Pool:
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
-        while self._inbox:
-            self._inbox.popleft()()
         for job in [*jobs, *self._waiting]:
             job.on_done("the judge was closed", None)
         self._waiting.clear()
-        self._selector.close()
+        with self._wake_lock:
+            self._ended = True
+            os.close(self._wake_write)
         os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._refuse_rest()
+        self._selector.close()
         shutil.rmtree(self._artifacts, ignore_errors=True)
 
     def _pause(self) -> float | None:

@@ -142,8 +142,8 @@ def _loaders() -> tuple[str, ...]:
 
 
 def _explain(result: Built) -> str:
-    if result.code < 0:
-        return "compilation took too much time or memory"
+    if "CPU time limit exceeded" in result.diagnostics:
+        return "compilation took too much time"
     lines = [line for line in result.diagnostics.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     return (errors or lines or [f"the compiler ended with code {result.code}"])[0][:300]

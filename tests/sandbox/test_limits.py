@@ -1,4 +1,3 @@
-# ruff: noqa: E501
 """Each limit has its own verdict, and a program inside its limits is not disturbed."""
 
 from __future__ import annotations

@@ -1,0 +1,143 @@
+# ruff: noqa: E501, RUF001, RUF043
+"""What each checker accepts and refuses; the table of judges' rules in docs/sandbox.md is the first test."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox import checkers
+
+# case -> (output, expected, {checker: accepted})
+TABLE = {
+    "identical": (b"1 2\n3\n", b"1 2\n3\n", {"tokens": 1, "lines": 1, "exact": 1, "floats": 1}),
+    "trailing space": (b"1 2 \n", b"1 2\n", {"tokens": 1, "lines": 1, "exact": 0, "floats": 1}),
+    "carriage returns": (b"1\r\n2\r\n", b"1\n2\n", {"tokens": 1, "lines": 1, "exact": 0, "floats": 1}),
+    "no newline at the end": (b"1 2", b"1 2\n", {"tokens": 1, "lines": 1, "exact": 1, "floats": 1}),
+    "two spaces inside a line": (b"1  2\n", b"1 2\n", {"tokens": 1, "lines": 1, "exact": 0}),
+    "blank line between lines": (b"1\n\n2\n", b"1\n2\n", {"tokens": 1, "lines": 0, "exact": 0}),
+    "blank lines at the end": (b"1\n\n\n", b"1\n", {"tokens": 1, "lines": 1, "exact": 0}),
+    "tokens on other lines": (b"1\n2\n", b"1 2\n", {"tokens": 1, "lines": 0, "exact": 0}),
+    "shorter decimal": (b"0.333333333", b"0.3333333333", {"tokens": 0, "floats": 1, "floats:1e-12": 0}),
+    "1.0 for 1": (b"1.0", b"1", {"tokens": 0, "floats": 1}),
+    "Yes for YES": (b"Yes", b"YES", {"tokens": 0, "yes_no": 1, "case_insensitive": 1}),
+    "no for YES": (b"no", b"YES", {"yes_no": 0, "case_insensitive": 0}),
+    "other words folded": (b"Abc", b"abc", {"yes_no": 0, "case_insensitive": 1}),
+    "1000000008 for 1000000007": (b"1000000008", b"1000000007", {"tokens": 0, "lines": 0, "exact": 0}),
+    "2^53+1 for 2^53": (b"9007199254740993", b"9007199254740992", {"tokens": 0, "floats": 0}),
+    "lines permuted": (b"2\n1\n", b"1\n2\n", {"tokens": 0, "lines": 0, "unordered_lines": 1, "unordered_tokens": 1}),
+    "tokens permuted": (b"2 1", b"1 2", {"tokens": 0, "lines": 0, "unordered_tokens": 1, "unordered_lines": 0}),
+    "duplicate dropped": (b"1 2", b"1 1 2", {"tokens": 0, "unordered_tokens": 0}),
+    "duplicate line dropped": (b"1\n2", b"1\n1\n2", {"unordered_lines": 0}),
+    "0.1234 for 0.1231": (b"0.1234", b"0.1231", {"tokens": 0, "floats": 0, "floats:1e-2": 1}),
+    "only the first of three lines": (b"1\n", b"1\n2\n3\n", {"tokens": 0, "lines": 0, "floats": 0, "unordered_lines": 0}),
+    "one line too many": (b"1\n2\n", b"1\n", {"tokens": 0, "lines": 0, "floats": 0, "unordered_lines": 0}),
+    "+5 for 5": (b"+5", b"5", {"tokens": 0, "lines": 0}),
+    "1_0 for 10": (b"1_0", b"10", {"tokens": 0, "floats": 0}),
+    "hexadecimal": (b"0x10", b"16", {"tokens": 0, "floats": 0}),
+    "arabic digit": ("٥".encode(), b"5", {"tokens": 0, "floats": 0, "case_insensitive": 0}),
+    "no-break space": ("1\u00a02".encode(), b"1 2", {"tokens": 0, "lines": 0, "floats": 0}),
+    "byte order mark": (b"\xef\xbb\xbf1", b"1", {"tokens": 0}),
+    "nan for nan": (b"nan", b"nan", {"tokens": 1, "floats": 1}),
+    "nan for a number": (b"nan", b"1.0", {"tokens": 0, "floats": 0}),
+    "inf for a number": (b"inf", b"1e300", {"tokens": 0, "floats": 0}),
+    "infinity of the other sign": (b"-inf", b"inf", {"floats": 0}),
+    "overflowing exponent": (b"1e999999", b"1.0", {"floats": 0}),
+    "empty for something": (b"", b"1", {"tokens": 0, "lines": 0, "exact": 0, "floats": 0, "unordered_tokens": 0}),
+    "empty for empty": (b"", b"\n", {"tokens": 1, "lines": 1, "exact": 1}),
+    "nul byte": (b"1\0", b"1", {"tokens": 0, "exact": 0}),
+    "relative error": (b"1000000.1", b"1000000.0", {"floats:1e-6": 1, "floats:1e-8": 0}),
+    "absolute error near zero": (b"0.0000001", b"0", {"floats:1e-6": 1}),
+    "scientific notation": (b"1e3", b"1000.0", {"tokens": 0, "floats": 1}),
+}  # fmt: skip
+CELLS = [(case, spec, bool(yes)) for case, (_, _, row) in TABLE.items() for spec, yes in row.items()]
+
+
+@pytest.mark.parametrize(("case", "spec", "accepted"), CELLS)
+def test_printed_output(case: str, spec: str, accepted: bool) -> None:
+    output, expected, _ = TABLE[case]
+    message = checkers.find(spec).compare(output, expected)
+    assert (message is None) is accepted
+    if message is not None and expected.strip():
+        assert expected.strip().decode("utf-8", "replace") not in message.split() or expected.strip().isdigit()
+
+
+VALUES = [
+    ("1", "1", "tokens", True), ("1.0", "1", "tokens", False), ("1.0", "1", "floats", True),
+    ("true", "1", "tokens", False), ("true", "1", "floats", False), ("null", "false", "tokens", False),
+    ("0.30000000000000004", "0.3", "tokens", False), ("0.30000000000000004", "0.3", "floats", True),
+    ("[1, [2, 3]]", "[1, [2, 3]]", "tokens", True), ("[2, 1]", "[1, 2]", "tokens", False),
+    ("[2, 1]", "[1, 2]", "unordered_lines", True), ("[1, 1, 2]", "[1, 2, 2]", "unordered_lines", False),
+    ("[1, 2]", "[1, 2, 3]", "tokens", False), ("[[1]]", "[1]", "tokens", False),
+    ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}', "tokens", True), ('{"a": 1}', '{"a": 1, "b": 2}', "tokens", False),
+    ('{"__set__": [1, 2]}', '{"__set__": [2, 1]}', "tokens", True),
+    ('{"__set__": [1]}', "[1]", "tokens", False),
+    ('{"__dict__": [["a", 1]]}', '{"a": 1}', "tokens", True), ('{"__dict__": []}', "{}", "tokens", True),
+    ("NaN", "NaN", "tokens", True), ("NaN", "1.0", "floats", False), ("Infinity", "-Infinity", "floats", False),
+    ('"YES"', '"Yes"', "tokens", False), ('"YES"', '"Yes"', "yes_no", True), ('"1"', "1", "tokens", False),
+    ("1" + "0" * 5000, "1" + "0" * 5000, "tokens", True), ("", "1", "tokens", False), ("{", "1", "tokens", False),
+    ("[" * 100000, "1", "tokens", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("output", "expected", "spec", "accepted"), VALUES)
+def test_returned_values(output: str, expected: str, spec: str, accepted: bool) -> None:
+    message = checkers.find(spec).compare_values(output.encode(), expected.encode())
+    assert (message is None) is accepted
+
+
+@pytest.mark.parametrize("spec", ["token", "", "floats:x", "floats:-1", "floats:nan", "tokens:1", "floats:2"])
+def test_unknown_checkers_are_named_with_the_known_ones(spec: str) -> None:
+    with pytest.raises(ValueError, match="tokens|tolerance"):
+        checkers.find(spec)
+
+
+def test_the_first_difference_is_located_without_telling_the_answer() -> None:
+    assert checkers.find("tokens").compare(b"1 2 9", b"1 2 3") == "token 3 differs"
+    assert checkers.find("lines").compare(b"1\n9", b"1\n3") == "line 2 differs"
+    assert checkers.find("tokens").compare(b"", b"3") == "no output"
+
+
+@given(st.lists(st.integers()), st.sampled_from([b" ", b"\n", b"\t", b"\r\n", b"  "]))
+def test_tokens_do_not_depend_on_white_space(numbers: list[int], gap: bytes) -> None:
+    tokens = [str(number).encode() for number in numbers]
+    assert checkers.find("tokens").compare(gap.join(tokens) + gap, b" ".join(tokens)) is None
+
+
+@given(st.binary(max_size=50), st.binary(max_size=50))
+def test_every_checker_accepts_itself_and_never_raises(a: bytes, b: bytes) -> None:
+    for name in checkers.names():
+        checker = checkers.find(name)
+        assert checker.compare(a, a) is None
+        checker.compare(a, b)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(min_value=1e-9, max_value=0.1))
+def test_floats_within_the_tolerance_are_accepted(value: float, tolerance: float) -> None:
+    compare = checkers.find(f"floats:{tolerance!r}").compare
+    near = value + 0.5 * max(tolerance, tolerance * abs(value))
+    far = value + 4 * max(tolerance, tolerance * abs(value)) + 1e-12
+    if math.isfinite(near):
+        assert compare(repr(near).encode(), repr(value).encode()) is None
+    if math.isfinite(far):
+        assert compare(repr(far).encode(), repr(value).encode()) is not None
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(_json, _json)
+def test_values_are_equal_exactly_when_their_json_is(a: object, b: object) -> None:
+    compare = checkers.find("tokens").compare_values
+    texts = json.dumps(a, sort_keys=True), json.dumps(b, sort_keys=True)
+    assert compare(texts[0].encode(), texts[0].encode()) is None
+    if texts[0] != texts[1] and "0.0" not in texts[0] + texts[1]:
+        assert compare(texts[0].encode(), texts[1].encode()) is not None
