@@ -73,6 +73,7 @@ class VerifyOptions(_Options):
     """Which labelled solutions are run on the tests."""
 
     too_slow: bool = True  # run solutions labelled time_limit_exceeded; each costs the whole time limit
+    pipelines: Share = 1.0  # share of the generated family that is run; its outputs are right by construction
     drop_unverified: bool = False  # drop problems that have no accepted solution to run
     drop_weak: bool = False  # drop problems whose tests accept a solution labelled wrong
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data_curation.config import VerifyOptions
+from data_curation.families import unit_hash
 from data_curation.schema import Problem, Solution
 from data_curation.stages.judging import judge_all, runnable_languages, submission
 from data_curation.stages.result import Dropped, StageResult, Workplace
@@ -32,7 +33,7 @@ class Outcome:
     wrong: int = 0  # solutions with any other label that were run
     wrong_rejected: int = 0
     otherwise_rejected: int = 0  # rejected, but not with the labelled verdict (a slow one that printed a wrong answer)
-    not_run: int = 0  # no toolchain, or too slow ones left out
+    not_run: int = 0  # no toolchain, or left out by the options
     weaknesses: list[str] = field(default_factory=list)  # wrong solutions the tests let through
     failure: str = ""  # first failure of an accepted solution
 
@@ -97,8 +98,10 @@ def _run_key(problem: Problem, solution: Solution) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
-def _is_run(solution: Solution, options: VerifyOptions, languages: frozenset[str]) -> bool:
-    return solution.language in languages and (options.too_slow or solution.verdict != "time_limit_exceeded")
+def _is_run(problem: Problem, solution: Solution, options: VerifyOptions, languages: frozenset[str]) -> bool:
+    if solution.language not in languages or (solution.verdict == "time_limit_exceeded" and not options.too_slow):
+        return False
+    return problem.source != "builtin:pipelines" or unit_hash(f"verify {problem.id}") < options.pipelines
 
 
 def _outcome(problem: Problem, options: VerifyOptions, verdicts: dict[str, list[Any]]) -> Outcome:
@@ -106,7 +109,7 @@ def _outcome(problem: Problem, options: VerifyOptions, verdicts: dict[str, list[
     languages = runnable_languages()
     for number, solution in enumerate(problem.solutions, start=1):
         found = verdicts.get(_run_key(problem, solution))
-        if found is None or not _is_run(solution, options, languages):
+        if found is None or not _is_run(problem, solution, options, languages):
             outcome.not_run += 1
             continue
         verdict, passed, tests = found

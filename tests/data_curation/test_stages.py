@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_curation import Problem, RowError, Solution, Test
+from data_curation.builtin.pipelines import pipeline_problems
 from data_curation.config import (
     DeduplicateOptions,
     DifficultyOptions,
@@ -290,6 +291,13 @@ def test_weak_and_unverified_problems_go_only_when_asked(work):
     assert len(verify([weak, bare], VerifyOptions(), work).problems) == 2
     result = verify([weak, bare], VerifyOptions(drop_weak=True, drop_unverified=True), work)
     assert [d.reason for d in result.dropped] == ["tests accept a wrong solution", "no accepted solution could be run"]
+
+
+def test_a_share_of_the_generated_family_can_be_left_unrun(work):
+    pool = pipeline_problems(30, (1, 2), 0, split=None)
+    result = verify(pool, VerifyOptions(pipelines=0.3), work)
+    assert result.problems == pool
+    assert 0 < sum(row["accepted"] for row in result.rows) < 20
 
 
 def test_verdicts_in_the_journal_are_not_computed_again(work):
