@@ -65,7 +65,7 @@ def _verdicts(problems: Sequence[Problem], options: VerifyOptions, work: Workpla
     for problem in problems:
         for solution in problem.solutions:
             key = _run_key(problem, solution)
-            if key not in known and problem.tests and _is_run(solution, options, languages):
+            if key not in known and problem.tests and _is_run(problem, solution, options, languages):
                 tests = problem.tests
                 if solution.verdict == "time_limit_exceeded":
                     # the test that shows slowness is a large one; a small one before it only costs time
