@@ -1,0 +1,169 @@
+"""The GRPO trainer: TRL's own results for equal groups, exact budgets for others, honest records of each rollout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from trl import GRPOConfig, GRPOTrainer
+
+from rlvr.config import GRPORecipe, PromptSection, RecipeError
+from rlvr.curriculum import ProblemSchedule
+from rlvr.rewards import ProgramGrader
+from rlvr.rollouts.prompts import render_prompt
+from rlvr.training.checkpoints import complete_checkpoints, read_state
+from rlvr.training.grpo import grpo_config, train_grpo
+
+STEPS, PROBLEMS, GROUP = 3, 6, 4
+
+
+def recipe(model: Path, problems: Path, out: Path, **changes) -> GRPORecipe:
+    values = {
+        "name": "test",
+        "output_dir": str(out),
+        "model": {"name_or_path": str(model)},
+        "data": {"problems": str(problems)},
+        "prompt": {"style": "plain"},
+        "judge": {"workers": 2},
+        "grpo": {
+            "problems_per_step": PROBLEMS,
+            "num_generations": GROUP,
+            "per_device_train_batch_size": 12,
+            "max_steps": STEPS,
+            "max_completion_length": 32,
+            "learning_rate": 1e-3,
+            "save_steps": 100,
+        },
+    }
+    for key, value in changes.items():
+        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+    return GRPORecipe.model_validate(values)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return AutoModelForCausalLM.from_pretrained(folder).state_dict()
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "bnpo", "cispo"])
+def test_equal_groups_give_the_stock_trainers_weights_bit_for_bit(
+    warm_model, problems_file, pipeline_set, tmp_path, loss_type
+):
+    ours = recipe(
+        warm_model,
+        problems_file,
+        tmp_path / "ours",
+        grpo={"loss_type": loss_type, "updates_per_step": 2, "epsilon": 0.1},
+    )
+    final = train_grpo(ours)
+
+    # the stock trainer on the same problems in the same order, with the same judge behind a plain reward function
+    schedule = ProblemSchedule([problem.id for problem in pipeline_set], PROBLEMS, [], seed=ours.seed)
+    by_id = {problem.id: problem for problem in pipeline_set}
+    order = [by_id[key] for step in range(STEPS) for key in schedule.problems(step, {})]
+    rows = [{"prompt": render_prompt(p, PromptSection(style="plain")), "problem_id": p.id} for p in order]
+    set_seed(ours.seed)
+    tokenizer = AutoTokenizer.from_pretrained(warm_model, padding_side="left")
+    config = grpo_config(ours, 1).to_dict()
+    config["output_dir"] = str(tmp_path / "stock")
+    with ProgramGrader(PromptSection(style="plain"), judge=ours.judge) as grader:
+
+        def reward(completions, problem_id, **columns):
+            return [g.score for g in grader.grade([by_id[key] for key in problem_id], completions)]
+
+        trainer = GRPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(warm_model, dtype=torch.float32),
+            processing_class=tokenizer,
+            reward_funcs=[reward],
+            args=GRPOConfig(**{k: v for k, v in config.items() if k not in ("generation_batch_size",)}),
+            train_dataset=Dataset.from_list(rows),
+        )
+        trainer.train()
+    stock = trainer.model.state_dict()
+    for name, tensor in weights(final).items():
+        assert torch.equal(tensor, stock[name]), name
+    start = weights(warm_model)
+    assert any(not torch.equal(tensor, start[name]) for name, tensor in stock.items())  # something was learnt from
+
+
+def test_every_step_spends_its_budget_exactly_and_records_every_rollout(warm_model, problems_file, tmp_path):
+    out = tmp_path / "run"
+    run = recipe(
+        warm_model,
+        problems_file,
+        out,
+        budget={"policy": "knapsack", "estimator": "beta", "low": 2, "high": 12},
+        curriculum={
+            "measure_rollouts": 4,
+            "keep_easy": 0.34,
+            "phases": [{"steps": 2, "problems": 12}, {"steps": 1, "problems": 6}],
+        },
+    )
+    final = train_grpo(run)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    sizes = set()
+    for step in (1, 2, 3):
+        rows = pq.read_table(out / "rollouts" / "stage1" / f"step-{step:06d}.parquet").to_pylist()
+        assert len(rows) == PROBLEMS * GROUP
+        for row in rows:
+            group = [r for r in rows if r["group"] == row["group"]]
+            assert len(group) == row["n_allocated"] >= 2
+            assert {r["problem_id"] for r in group} == {row["problem_id"]}
+            assert (row["reward"] == 1.0) == (row["verdict"] == "AC") == (row["passed"] == row["tests"])
+            if len({r["reward"] for r in group}) == 1:
+                assert row["advantage"] == 0.0
+        sizes |= {row["n_allocated"] for row in rows}
+    assert len(sizes) > 1  # the knapsack did make unequal groups
+    state = read_state(final)
+    assert [len(subset) for subset in state["schedule"]["subsets"]] == [12, 6]
+    AutoModelForCausalLM.from_pretrained(final)
+
+
+def test_a_killed_run_resumes_as_the_same_run(warm_model, problems_file, tmp_path):
+    """Resuming from the middle checkpoint gives the weights, problems and allocations of the uninterrupted run."""
+    import shutil
+
+    settings = {
+        "grpo": {"save_steps": 1, "save_total_limit": 10},
+        "budget": {"policy": "knapsack", "estimator": "beta", "low": 2, "high": 12},
+    }
+    whole = train_grpo(recipe(warm_model, problems_file, tmp_path / "whole", **settings))
+    # what a kill after the first step leaves: its checkpoint, and the start of a later one
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "whole", cut, ignore=shutil.ignore_patterns("final", "checkpoint-[23]"))
+    (cut / ".incomplete" / "checkpoint-2").mkdir(parents=True)
+    (cut / "checkpoint-3").mkdir()  # without our state it does not count as a checkpoint
+    assert [step for step, _ in complete_checkpoints(cut)] == [1]
+    resumed = train_grpo(recipe(warm_model, problems_file, cut, **settings))
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(resumed)[name]), name
+    for step in (2, 3):
+        first, second = (
+            pq.read_table(folder / "rollouts" / "stage1" / f"step-{step:06d}.parquet").to_pylist()
+            for folder in (tmp_path / "whole", cut)
+        )
+        assert first == second
+    steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3]
+    assert read_state(whole) == read_state(resumed)
+
+
+def test_a_run_is_not_continued_with_other_data_or_another_seed(warm_model, problems_file, tmp_path):
+    first = recipe(warm_model, problems_file, tmp_path / "run", grpo={"save_steps": 1, "max_steps": 1})
+    final = train_grpo(first)
+    for file in final.iterdir():
+        file.unlink()
+    final.rmdir()
+    with pytest.raises(RecipeError, match="seed"):
+        train_grpo(recipe(warm_model, problems_file, tmp_path / "run", seed=5))
+
+
+def test_an_unknown_trl_field_is_refused_before_anything_is_loaded(problems_file, tmp_path):
+    run = recipe(tmp_path / "no-model", problems_file, tmp_path / "run", grpo={"extra": {"lerning_rate": 1}})
+    with pytest.raises(RecipeError, match=r"grpo\.extra\.lerning_rate"):
+        train_grpo(run)
