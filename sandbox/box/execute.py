@@ -1,6 +1,8 @@
 """What happens in the process of a run: the program as `__main__`, or a call into it, on real descriptors 0, 1, 2."""
 
 import _sitebuiltins
+import _thread
+import atexit
 import builtins
 import collections
 import contextlib
@@ -16,6 +18,7 @@ import types
 
 _FILE = "solution.py"
 _SEED = 0
+_FRAMES_BELOW = 10  # of the harness, under the program's own
 _MAX_DEPTH = 200
 _MAX_NODES = 5_000_000
 _WRITERS = frozenset((io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom))
@@ -54,28 +57,29 @@ def _stream(fd: int, mode: str, name: str):
     return text
 
 
-def _fresh_interpreter(name: str, source: bytes, recursion: int):
+def set_stage(recursion: int) -> types.ModuleType:
+    """The module programs will run as, and everything around it, made once: what a fork inherits costs a run nothing.
+
+    Descriptors 0, 1 and 2 are replaced in each run under the streams made here, which hold no data yet.
+    """
     for stream_name, fd, file_mode in (("stdin", 0, "rb"), ("stdout", 1, "wb"), ("stderr", 2, "wb")):
         stream = _stream(fd, file_mode, f"<{stream_name}>")
         setattr(sys, stream_name, stream)
         setattr(sys, f"__{stream_name}__", stream)
-    module = types.ModuleType(name)
+    module = types.ModuleType("__main__")
     module.__dict__["__builtins__"] = builtins
     module.__dict__["__file__"] = _FILE
-    sys.modules.pop("__main__", None)
-    sys.modules[name] = module
+    sys.modules["__main__"] = module
     sys.argv[:] = [_FILE]
     sys.orig_argv[:] = ["python3", _FILE]
-    linecache.cache[_FILE] = (lambda: source.decode("utf-8", "replace"),)
     random.seed(_SEED)
-    # the program's own frames count from here, as if it were the bottom of the stack
-    frame: types.FrameType | None = sys._getframe()
-    depth = 0
-    while frame is not None:
-        frame, depth = frame.f_back, depth + 1
-    sys.setrecursionlimit(recursion + depth)
-    gc.enable()
+    sys.setrecursionlimit(recursion + _FRAMES_BELOW)
     return module
+
+
+def remember_source(source: bytes) -> None:
+    """Lets tracebacks and `inspect` show the program's lines."""
+    linecache.cache[_FILE] = (lambda: source.decode("utf-8", "replace"),)
 
 
 def _show(error: BaseException) -> None:
@@ -96,10 +100,9 @@ def _exit_code(error: SystemExit) -> int:
 
 def _finish(code: int, namespace: dict) -> None:
     """Ends as the interpreter would: threads, exit functions, files that are dropped with the namespace, streams."""
-    import atexit
-
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if _thread._count():
+            threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
     except SystemExit as error:
         code = _exit_code(error)
@@ -123,10 +126,12 @@ def _flush(stream) -> bool:
         return False
 
 
-def run_program(program, source: bytes, call, recursion: int) -> None:
+def run_program(program, module: types.ModuleType, call) -> None:
+    """Runs the program to the end of the process."""
+    gc.enable()
+    namespace = module.__dict__
     if call is not None:
-        _run_call(program, source, call, recursion)
-    namespace = _fresh_interpreter("__main__", source, recursion).__dict__
+        _run_call(program, module, call)
     code = 0
     try:
         exec(program, namespace)
@@ -138,9 +143,11 @@ def run_program(program, source: bytes, call, recursion: int) -> None:
     _finish(code, namespace)
 
 
-def _run_call(program, source: bytes, call: str, recursion: int) -> None:
+def _run_call(program, module: types.ModuleType, call: str) -> None:
     """Builds the program's namespace as an import would, evaluates `call` and writes its value to descriptor 3."""
-    namespace = _fresh_interpreter("solution", source, recursion).__dict__
+    namespace = module.__dict__
+    namespace["__name__"] = "solution"
+    sys.modules["solution"] = sys.modules.pop("__main__")
     write, truncate, leave = os.pwrite, os.ftruncate, os._exit
     with open(0, "rb", closefd=False) as file:
         text = file.read()

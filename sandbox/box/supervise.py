@@ -29,12 +29,12 @@ _PAGE_KB = resource.getpagesize() // 1024
 
 
 class Server:
-    def __init__(self, line, scratch, limited, landlock, filters, recursion) -> None:
+    def __init__(self, line, scratch, limited, landlock, filters, stage) -> None:
         self.line = line
         self.scratch = scratch
         self.limited = limited
         self.filters = filters
-        self.recursion = recursion
+        self.stage = stage
         self.baseline_kb = 0  # resident in a fresh run
         self.resident_kb = 0  # resident in the warm process itself
         self.baseline_vm_kb = 0
@@ -47,7 +47,7 @@ class Server:
         body = self.line.read(length)
         if kind != "J":
             raise SystemExit(f"unexpected message {kind!r} between jobs")
-        pid = os.fork()
+        pid = confine.fork()
         if pid == 0:
             code = 71
             try:
@@ -123,6 +123,7 @@ class Supervisor:
         resource.setrlimit(resource.RLIMIT_CPU, (_COMPILE_CPU_S, hard_cpu))
         try:
             self.program = execute.compile_program(self.source)
+            execute.remember_source(self.source)
         except BaseException as error:
             self.line.send("C", execute.describe(error).encode("utf-8", "replace")[:4096])
             return False
@@ -153,7 +154,7 @@ class Supervisor:
             self.line.read_into_file(length - TEST.size - call_length, files[0])
             os.lseek(files[0], 0, os.SEEK_SET)
             started = time.monotonic()
-            pid = os.fork()
+            pid = confine.fork()
             if pid == 0:
                 try:
                     self._become(files, cpu_us, memory_kb, slack_kb, output)
@@ -207,10 +208,10 @@ class Supervisor:
             finally:
                 self.begun[0] = 0  # only reached when the binary could not be started
         self.begun.close()
-        program, source, recursion = self.program, self.source, self.server.recursion
+        program, stage = self.program, self.server.stage
         # nothing of the harness stays reachable by name from here on
         self.__dict__.clear()
-        execute.run_program(program, source, call, recursion)
+        execute.run_program(program, stage, call)
 
     # in the supervisor
 

@@ -49,7 +49,7 @@ def _import_usual_modules() -> None:
 
 def _resident_after_fork() -> int:
     """KiB resident in a fresh child: what a run's peak holds before the program adds anything."""
-    pid = os.fork()
+    pid = os.fork()  # as a run's process is made
     if pid == 0:
         os._exit(0)
     return os.wait4(pid, 0)[2].ru_maxrss
@@ -63,6 +63,7 @@ def main() -> None:
     sys.path.insert(0, here)
     import channel
     import confine
+    import execute
     import supervise
 
     sys.path.remove(here)
@@ -105,7 +106,7 @@ def main() -> None:
             for name in ("python_filter", "native_filter"):
                 code, own_pid_at = setup[name]
                 filters[name] = confine.Filter(bytes.fromhex(code), own_pid_at)
-    server = supervise.Server(line, setup["scratch"], limited, ruleset, filters, setup.get("recursion", 1000))
+    server = supervise.Server(line, setup["scratch"], limited, ruleset, filters, execute.set_stage(1000))
     for name in ("channel", "confine", "supervise", "execute"):
         sys.modules.pop(name, None)
     gc.collect()
