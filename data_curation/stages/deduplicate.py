@@ -82,16 +82,17 @@ def _same_problems(
     sets = [shingles(problems[i].statement) for i in work.track(remaining, len(remaining), "shingles", "text")]
     pairs = [(remaining[i], remaining[j], s) for i, j, s in candidate_pairs(sets, options.candidate_jaccard)]
     languages = runnable_languages()
-    runs, owners = [], []
+    passed: dict[int, bool] = {}  # pair -> whether solutions can be exchanged; absent where that cannot be tried
+    there, back = {}, {}
     for number, (i, j, _) in enumerate(pairs):
         a, b = problems[i], problems[j]
         first, second = _witness(a, languages), _witness(b, languages)
         if first and second and a.tests and b.tests and _interface(a.tests) & _interface(b.tests):
-            runs += [submission(b, first), submission(a, second)]
-            owners += [number, number]
-    passed: dict[int, bool] = dict.fromkeys(owners, True)
-    for index, judgement in judge_all(runs, work, "near-duplicates"):
-        passed[owners[index]] &= judgement.accepted
+            there[number], back[number] = submission(b, first), submission(a, second)
+    for runs in (there, back):  # most pairs are settled by the first direction
+        numbers = [number for number in runs if passed.get(number, True)]
+        for index, judgement in judge_all([runs[number] for number in numbers], work, "near-duplicates"):
+            passed[numbers[index]] = judgement.accepted
     return [
         (i, j, similarity, number in passed)
         for number, (i, j, similarity) in enumerate(pairs)
