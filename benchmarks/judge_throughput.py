@@ -9,6 +9,7 @@ with other work trust the CPU column; runs per second depend on what else runs.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import resource
 import subprocess
 import sys
@@ -45,8 +46,9 @@ def cpu_of(pids: list[int]) -> float:
     total = 0.0
     for pid in pids:
         for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
+            with contextlib.suppress(psutil.NoSuchProcess):  # a run just over: its parent has its time now
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
     return total
 
 

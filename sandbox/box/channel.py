@@ -22,8 +22,10 @@ class Closed(Exception):
 
 
 class Channel:
-    def __init__(self, sock) -> None:
-        self.sock = sock
+    """The socket by its descriptor: the socket module would be one more thing for every run to inherit."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
         self._buffer = bytearray(_CHUNK)
 
     def head(self):
@@ -34,7 +36,7 @@ class Channel:
     def read(self, length: int) -> bytes:
         parts = []
         while length:
-            part = self.sock.recv(min(length, _CHUNK))
+            part = os.read(self.fd, min(length, _CHUNK))
             if not part:
                 raise Closed
             parts.append(part)
@@ -45,7 +47,7 @@ class Channel:
         """Moves `length` bytes into `fd` and leaves no copy in this process, whose memory runs inherit."""
         view = memoryview(self._buffer)
         while length:
-            count = self.sock.recv_into(view[: min(length, _CHUNK)])
+            count = os.readv(self.fd, [view[: min(length, _CHUNK)]])
             if not count:
                 raise Closed
             done = 0
@@ -56,19 +58,24 @@ class Channel:
 
     def send(self, kind: str, *parts: bytes) -> None:
         body = b"".join(parts)
-        self.sock.sendall(HEAD.pack(len(body), ord(kind)) + body)
+        self._write(HEAD.pack(len(body), ord(kind)) + body)
+
+    def _write(self, data: bytes) -> None:
+        done = os.write(self.fd, data)
+        while done < len(data):
+            done += os.write(self.fd, data[done:])
 
     def send_with_file(self, kind: str, body: bytes, fd: int, size: int) -> None:
         """Sends `body` followed by the first `size` bytes of the file `fd`."""
         head = HEAD.pack(len(body) + size, ord(kind)) + body
         if size <= 65536:
             data = os.pread(fd, size, 0)
-            self.sock.sendall(head + data + bytes(size - len(data)))
+            self._write(head + data + bytes(size - len(data)))
             return
-        self.sock.sendall(head)
+        self._write(head)
         done = 0
         while done < size:
-            count = os.sendfile(self.sock.fileno(), fd, done, min(size - done, _CHUNK))
+            count = os.sendfile(self.fd, fd, done, min(size - done, _CHUNK))
             if count == 0:
                 raise OSError("output file shrank while it was read")
             done += count

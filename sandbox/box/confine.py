@@ -144,16 +144,7 @@ def default_thread_stack(size: int) -> None:
         _libc.pthread_setattr_default_np(attribute)
 
 
-def _statm(field: int) -> int:
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read().split()[field]) * (os.sysconf("SC_PAGE_SIZE") // 1024)
-
-
 def virtual_kb() -> int:
     """Address space of this process in KiB."""
-    return _statm(0)
-
-
-def resident_kb() -> int:
-    """Resident memory of this process in KiB."""
-    return _statm(1)
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        return int(file.read().split()[0]) * (os.sysconf("SC_PAGE_SIZE") // 1024)

@@ -5,7 +5,6 @@ import _thread
 import atexit
 import builtins
 import collections
-import contextlib
 import gc
 import io
 import json
@@ -121,8 +120,10 @@ def _flush(stream) -> bool:
             stream.flush()
         return True
     except BaseException as error:
-        with contextlib.suppress(OSError):
+        try:
             os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+        except OSError:  # descriptor 2 is the program's to close
+            return False
         return False
 
 

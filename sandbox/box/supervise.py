@@ -23,7 +23,7 @@ _TICK = 0.02
 _MAX_THREADS = 256
 _MAX_FILES = 1000
 _COMPILE_CPU_S = 20
-_COMPILE_KB = 1 << 20
+COMPILE_BYTES = 1 << 30
 _COMPILE_LEFTOVER_KB = 4096
 _PAGE_KB = resource.getpagesize() // 1024
 
@@ -36,7 +36,7 @@ class Server:
         self.filters = filters
         self.stage = stage
         self.baseline_kb = 0  # resident in a fresh run
-        self.resident_kb = 0  # resident in the warm process itself
+        self.begun = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the runs: whether the program's own code was reached
         self.baseline_vm_kb = 0
         self._landlock = landlock
         self.ruleset = None
@@ -86,16 +86,16 @@ class Supervisor:
     def __init__(self, server: Server, body: bytes) -> None:
         self.server = server
         self.line = server.line
-        (length,) = struct.unpack_from("<I", body)
-        self.job = json.loads(body[4 : 4 + length])
-        self.source = body[4 + length :]
+        self.native = body[:1] == b"N"
+        self.job = json.loads(body[1:]) if self.native else {}
+        self.source = body[1:]
         self.program = None
         self.ruleset = server.ruleset
-        self.begun = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the runs: whether the program's own code was reached
+        self.begun = server.begun
 
     def run(self) -> None:
         confine.die_with_parent()
-        if self.job["kind"] == "native":
+        if self.native:
             self._open_binary()
         elif not self._compile():
             self._refuse_until_end()
@@ -117,8 +117,6 @@ class Supervisor:
             self.ruleset = confine.landlock_ruleset([*rules, (self.job["path"], rights), *libraries], abi)
 
     def _compile(self) -> bool:
-        _, hard_as = resource.getrlimit(resource.RLIMIT_AS)
-        resource.setrlimit(resource.RLIMIT_AS, (self.server.baseline_vm_kb * 1024 + _COMPILE_KB * 1024, hard_as))
         soft_cpu, hard_cpu = resource.getrlimit(resource.RLIMIT_CPU)
         resource.setrlimit(resource.RLIMIT_CPU, (_COMPILE_CPU_S, hard_cpu))
         try:
@@ -128,10 +126,9 @@ class Supervisor:
             self.line.send("C", execute.describe(error).encode("utf-8", "replace")[:4096])
             return False
         finally:
-            resource.setrlimit(resource.RLIMIT_AS, (hard_as, hard_as))
             resource.setrlimit(resource.RLIMIT_CPU, (soft_cpu, hard_cpu))
         # what compiling left behind is not the program's memory
-        grown = confine.resident_kb() - self.server.resident_kb
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - self.server.baseline_kb
         if grown > _COMPILE_LEFTOVER_KB:
             self.server.baseline_kb += grown
         return True
@@ -188,7 +185,7 @@ class Supervisor:
         seconds = cpu_us // 1_000_000 + 2
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
         resource.setrlimit(resource.RLIMIT_FSIZE, (output, output))
-        if self.job["kind"] == "native":  # also the size of each thread's stack, where the program sets none
+        if self.native:  # also the size of each thread's stack, where the program sets none
             hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
             stack = min(memory_kb * 1024, 1 << 30)
             resource.setrlimit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
@@ -196,13 +193,13 @@ class Supervisor:
         resource.setrlimit(resource.RLIMIT_AS, (address, address))
         os.closerange(len(files), 65536)
         confine.set_dumpable(1)
-        name = "native_filter" if self.job["kind"] == "native" else "python_filter"
+        name = "native_filter" if self.native else "python_filter"
         if name in self.server.filters:
             self.server.filters[name].load()
 
     def _go(self, call) -> None:
         self.begun[0] = 1
-        if self.job["kind"] == "native":
+        if self.native:
             try:
                 execute.run_binary(self.job["path"], self.job["environment"])
             finally:
@@ -222,7 +219,7 @@ class Supervisor:
         handle = os.pidfd_open(pid)
         poller = select.poll()
         poller.register(handle, select.POLLIN)
-        poller.register(self.line.sock, select.POLLIN)
+        poller.register(self.line.fd, select.POLLIN)
         reason, ticks, beat = FINISHED, 0, started
         try:
             while True:
@@ -314,7 +311,7 @@ class Supervisor:
         if len(files) > 3:
             value = os.pread(files[3], min(os.fstat(files[3]).st_size, output), 0)
         cpu = int(1e6 * (usage.ru_utime + usage.ru_stime))
-        peak = max(0, usage.ru_maxrss - (0 if self.job["kind"] == "native" else self.server.baseline_kb))
+        peak = max(0, usage.ru_maxrss - (0 if self.native else self.server.baseline_kb))
         head = RESULT.pack(reason, status, cpu, int(1e6 * wall), peak, len(tail), len(value), size)
         self.line.send_with_file("D", head + tail + value, files[1], size)
 

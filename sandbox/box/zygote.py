@@ -10,14 +10,13 @@ import json
 import os
 import resource
 import signal
-import socket
 import sys
 
 _STACK = 1 << 30
+# Only what many programs import: a fork has to copy the page tables of all of it.
 _USUAL = """
-abc array bisect builtins cmath collections collections.abc contextlib copy ctypes dataclasses datetime decimal enum
-fractions functools gc hashlib heapq inspect io itertools json linecache math numbers operator os queue random re
-statistics string struct sys textwrap threading time traceback types typing zlib _strptime
+abc array bisect builtins cmath collections collections.abc copy enum functools heapq io itertools math operator os
+queue random re string struct sys threading time types typing
 """
 
 
@@ -67,8 +66,9 @@ def main() -> None:
     import supervise
 
     sys.path.remove(here)
-    sock = socket.socket(fileno=int(sys.argv[1]))
-    line = channel.Channel(sock)
+    control = int(sys.argv[1])
+    os.set_inheritable(control, False)
+    line = channel.Channel(control)
     kind, length = line.head()
     assert kind == "I", kind
     setup = json.loads(line.read(length))
@@ -86,6 +86,8 @@ def main() -> None:
         resource.setrlimit(limit, (value, value))
     confine.default_thread_stack(16 << 20)
     confine.become_subreaper()
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (confine.virtual_kb() * 1024 + supervise.COMPILE_BYTES, hard))
     confine.set_dumpable(0)
     report = {"python": sys.version.split()[0], "landlock_abi": 0, "seccomp": False}
     limited = setup["level"] == "limited"
@@ -115,7 +117,6 @@ def main() -> None:
     report["rss_kb"] = _resident_after_fork()
     server.baseline_kb = report["rss_kb"]
     server.baseline_vm_kb = report["vm_kb"] = confine.virtual_kb()
-    server.resident_kb = confine.resident_kb()
     line.send("R", json.dumps(report).encode())
     try:
         while True:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -27,11 +26,10 @@ class Program:
     libraries: tuple[str, ...] = ()
 
     def message(self) -> bytes:
-        header: dict[str, object] = {"kind": self.kind}
-        if self.kind == "native":
-            header |= {"path": self.path, "libraries": self.libraries, "environment": {"LANG": "C.UTF-8"}}
-        encoded = json.dumps(header).encode()
-        return struct.pack("<I", len(encoded)) + encoded + self.source
+        if self.kind == "python":
+            return b"P" + self.source
+        job = {"path": self.path, "libraries": self.libraries, "environment": {"LANG": "C.UTF-8"}}
+        return b"N" + json.dumps(job).encode()
 
 
 @dataclass(frozen=True, slots=True)

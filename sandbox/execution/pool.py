@@ -16,9 +16,8 @@ from collections import deque
 from collections.abc import Callable
 
 from sandbox.execution.job import Job, read_facts, test_message
-from sandbox.execution.worker import Worker, WorkerFailed, shortfall, unpack_status
+from sandbox.execution.worker import START_S, Worker, WorkerFailed, shortfall, unpack_status
 
-_START_S = 30.0
 _RECYCLE_AFTER = 5000  # jobs of one worker
 
 
@@ -272,7 +271,7 @@ class Pool:
     def _watch(self) -> None:
         now = time.monotonic()
         for worker in list(self._workers):
-            if not worker.ready and now - worker.heard > _START_S:
+            if not worker.ready and now - worker.heard > START_S:
                 self._replace(worker, "the worker did not start in time")
             elif worker.job is not None and now - worker.heard > self._silence_s:
                 self._replace(worker, f"the worker said nothing for {self._silence_s:g} s")

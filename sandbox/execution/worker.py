@@ -16,6 +16,7 @@ from sandbox.execution.job import Job
 from sandbox.isolation import bwrap, runtime, seccomp
 
 _READ = 1 << 20
+START_S = 60.0  # a worker needs a tenth of a second; a crowded machine is given time
 
 
 class WorkerFailed(Exception):

@@ -6,7 +6,6 @@ import selectors
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import cache
 
 LEVELS = ("namespaced", "confined", "limited")
 
@@ -47,10 +46,21 @@ def choose(minimum: str, allow_unconfined: bool, exactly: str | None) -> str:
     )
 
 
-@cache
+_works: dict[str, Probe] = {}
+
+
 def probe(level: str) -> Probe:
-    """Starts one worker at `level` and takes its own account of what it could enforce."""
-    from sandbox.execution.worker import Worker, WorkerFailed, shortfall
+    """Starts one worker at `level` and takes its own account of what it could enforce. Success is remembered."""
+    if level not in _works:
+        found = _try(level)
+        if found.reason is not None:
+            return found
+        _works[level] = found
+    return _works[level]
+
+
+def _try(level: str) -> Probe:
+    from sandbox.execution.worker import START_S, Worker, WorkerFailed, shortfall
 
     with tempfile.TemporaryDirectory(prefix="programs-") as artifacts:
         try:
@@ -60,14 +70,14 @@ def probe(level: str) -> Probe:
         try:
             with selectors.DefaultSelector() as selector:
                 selector.register(worker.sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
-                deadline = time.monotonic() + 30
+                deadline = time.monotonic() + START_S
                 while time.monotonic() < deadline:
                     selector.select(1)
                     if not worker.flush():
                         selector.modify(worker.sock, selectors.EVENT_READ)
                     if worker.take_report():
                         return Probe(level, shortfall(worker), worker.report)
-            return Probe(level, "the worker did not start within 30 s", {})
+            return Probe(level, f"the worker did not start within {START_S:g} s", {})
         except WorkerFailed as error:
             return Probe(level, str(error), {})
         finally:
