@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -82,7 +83,7 @@ class Worker:
             except BlockingIOError:
                 return True
             except OSError as error:
-                raise WorkerFailed(f"cannot write to the worker: {error}") from error
+                raise WorkerFailed(f"cannot write to the worker ({error}){self._dying_words()}") from error
             if sent == len(self._out[0]):
                 self._out.popleft()
             else:
@@ -97,9 +98,9 @@ class Worker:
             except BlockingIOError:
                 break
             except OSError as error:
-                raise WorkerFailed(f"cannot read from the worker: {error}") from error
+                raise WorkerFailed(f"cannot read from the worker ({error}){self._dying_words()}") from error
             if not data:
-                raise WorkerFailed(f"the worker ended{self.last_words()}")
+                raise WorkerFailed(f"the worker ended{self._dying_words()}")
             self._in += data
             if len(data) < _READ:
                 break
@@ -125,6 +126,11 @@ class Worker:
             if kind == "R":
                 self.take(body)
         return self.ready
+
+    def _dying_words(self) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its socket may close before its last line is written
+            self.process.wait(0.5)
+        return self.last_words()
 
     def last_words(self) -> str:
         """Last line the worker wrote to its standard error, for messages."""
