@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sandbox.cases import TestCase
-from sandbox.checkers import Checker
+from sandbox.checkers import Checker, user
 from sandbox.execution.job import Facts, RunInput
 from sandbox.verdicts import CaseResult, Judgement, Verdict
 
 _KEPT_OUTPUT = 64 << 10
+_HELD_OUTPUT = 256 << 20
 _SKIPPED = CaseResult(Verdict.SKIPPED)
 
 
@@ -38,22 +39,28 @@ class Grading:
 
     tests: Sequence[TestCase]
     checker: Checker
-    failures_left: int | None
+    allowed: int | None  # failing tests after which judging stops
     keep_output: bool
     protection: str
     deliver: Callable[[Judgement], None]
+    # starts the problem's own checker on questions; its runs come back by the two callbacks, as a program's do
+    ask: Callable[[list[RunInput], Callable[[int, Facts], bool], Callable[[str | None, str | None], None]], None]
     results: list[CaseResult] = field(default_factory=list)
+    _to_check: list[int] = field(default_factory=list)
+    _questions: list[RunInput] = field(default_factory=list)
+    _held: int = 0
+    _failures: int = 0
 
     def on_facts(self, index: int, facts: Facts) -> bool:
         """Grades test `index`; returns whether to run the next."""
+        if self.checker.program is not None and facts.verdict is Verdict.AC:
+            return self._check_later(index, facts)
         result = self._grade(self.tests[index], facts)
         self.results.append(result)
         if result.verdict is Verdict.IE:
             return False
-        if result.verdict is not Verdict.AC and self.failures_left is not None:
-            self.failures_left -= 1
-            return self.failures_left > 0
-        return True
+        self._failures += result.verdict is not Verdict.AC
+        return self._failures != self.allowed
 
     def on_done(self, error: str | None, compile_error: str | None) -> None:
         if compile_error is not None:
@@ -61,6 +68,46 @@ class Grading:
             return
         if error is not None:
             self.results.append(CaseResult(Verdict.IE, message=error))
+        elif self._questions:
+            questions, self._questions = self._questions, []
+            self.ask(questions, self._on_answer, self._on_answers_done)
+            return
+        self.deliver(self._judgement())
+
+    def _check_later(self, index: int, facts: Facts) -> bool:
+        """Keeps an output for the checker, which runs when the program is through."""
+        output = facts.stdout if self.tests[index].call is None else facts.value
+        self._held += len(output)
+        if self._held > _HELD_OUTPUT:
+            self.results.append(CaseResult(Verdict.IE, message="more output than can be kept for the checker"))
+            return False
+        test = self.tests[index]
+        self._to_check.append(index)
+        self._questions.append(RunInput(user.question(test.input, test.output, output)))
+        self.results.append(self._result(facts, Verdict.AC, ""))
+        return True
+
+    def _on_answer(self, number: int, facts: Facts) -> bool:
+        """Takes the checker's answer: accepted, refused, or a failure that is never the program's."""
+        index = self._to_check[number]
+        if facts.verdict is Verdict.AC:
+            return True
+        verdict, message = Verdict.IE, f"the checker failed: {facts.message}"
+        if facts.exit_code == user.REJECT:
+            verdict, message = Verdict.WA, "refused by the problem's checker"
+        self.results[index] = replace(self.results[index], verdict=verdict, message=message)
+        return verdict is Verdict.WA and self.allowed != 1
+
+    def _on_answers_done(self, error: str | None, compile_error: str | None) -> None:
+        failure = error or compile_error
+        if failure is not None:
+            self.results[0] = CaseResult(Verdict.IE, message=f"the checker failed: {failure}")
+        failures = 0
+        for position, case in enumerate(self.results):  # end where the program would have been stopped
+            failures += case.verdict is not Verdict.AC
+            if case.verdict is Verdict.IE or failures == self.allowed:
+                del self.results[position + 1 :]
+                break
         self.deliver(self._judgement())
 
     def refused(self, verdict: Verdict, message: str) -> Judgement:
@@ -78,6 +125,9 @@ class Grading:
             else:
                 if difference is not None:
                     verdict, message = Verdict.WA, difference
+        return self._result(facts, verdict, message)
+
+    def _result(self, facts: Facts, verdict: Verdict, message: str) -> CaseResult:
         output = facts.stdout[:_KEPT_OUTPUT].decode("utf-8", "replace") if self.keep_output else None
         return CaseResult(verdict, facts.cpu_s, facts.wall_s, facts.memory_mb, message, output)
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from sandbox import checkers, languages
 from sandbox.cases import Limits, TestCase
+from sandbox.checkers import user
 from sandbox.execution.cache import VerdictCache, key_of
 from sandbox.execution.job import Facts, Job, Program, RunInput, RunLimits
 from sandbox.execution.pool import Pool
@@ -303,9 +304,17 @@ class Judge:
                 self.cache.put(key, judgement)
             pending.future.set_result(judgement)
 
-        grading = Grading(
-            tuple(submission.tests), checker, allowed_failures(stop), keep_output, self.protection, deliver
-        )
+        def ask(
+            questions: list[RunInput],
+            on_facts: Callable[[int, Facts], bool],
+            on_done: Callable[[str | None, str | None], None],
+        ) -> None:
+            program = Program("python", source=checker.program or b"")
+            pending.job = Job(program, questions, RunLimits.of(user.LIMITS, 1.0), on_facts, on_done)
+            self._pool.submit(pending.job)
+
+        tests = tuple(submission.tests)
+        grading = Grading(tests, checker, allowed_failures(stop), keep_output, self.protection, deliver, ask)
         if not submission.code.strip():
             deliver(grading.refused(Verdict.NO_CODE, "no program"))
             return key, pending

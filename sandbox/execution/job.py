@@ -68,6 +68,7 @@ class Facts:
     stdout: bytes = b""
     stderr: bytes = b""
     value: bytes = b""
+    exit_code: int | None = None  # None when a signal ended it
     killed: bool = False  # SIGKILL not sent by the judge
 
 
@@ -119,6 +120,8 @@ def read_facts(body: bytes | bytearray, limits: RunLimits) -> Facts:
         stdout=bytes(body[at + errors + value :]),
     )
     facts.verdict, facts.message = _judge_end(reason, status, facts, peak_kb, limits)
+    if os.WIFEXITED(status) and reason == channel.FINISHED:
+        facts.exit_code = os.WEXITSTATUS(status)
     facts.killed = facts.verdict is Verdict.RE and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     return facts
 
