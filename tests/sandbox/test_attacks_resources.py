@@ -57,7 +57,7 @@ ATTACKS: dict[str, tuple[str, set[Verdict]]] = {
     ),
     "one_huge_sparse_file": ("f = open('a', 'wb')\nf.truncate(1 << 40)", {Verdict.RE, Verdict.OLE}),
     "fallocate": ("import os\nf = open('a', 'wb')\nos.posix_fallocate(f.fileno(), 0, 1 << 40)", {Verdict.RE, Verdict.OLE}),
-    "many_files": ("i = 0\nwhile True:\n    open(str(i), 'w').close()\n    i += 1", {Verdict.OLE}),
+    "many_files": ("i = 0\nwhile True:\n    open(str(i), 'w').close()\n    i += 1", {Verdict.OLE, Verdict.TLE}),
     "deep_directories": (
         "import os\nfor _ in range(4096):\n    os.mkdir('d')\n    os.chdir('d')",
         {Verdict.RE},
