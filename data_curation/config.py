@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -19,8 +19,9 @@ class _Options(BaseModel):
 
 
 class PipelineOptions(_Options):
-    """How many problems of the generated family, at which depths (cycled through)."""
+    """How many problems of the generated family, at which depths (cycled through), over which operations."""
 
+    vocabulary: Literal["full", "core"] = "full"
     stage1: Count = 960
     stage1_depths: Depths = (1, 2, 3)
     stage2: Count = 960
@@ -73,6 +74,7 @@ class VerifyOptions(_Options):
     """Which labelled solutions are run on the tests."""
 
     too_slow: bool = True  # run solutions labelled time_limit_exceeded; each costs the whole time limit
+    languages: tuple[str, ...] | None = None  # run only solutions in these languages; None: all that can run here
     pipelines: Share = 1.0  # share of the generated family that is run; its outputs are right by construction
     drop_unverified: bool = False  # drop problems that have no accepted solution to run
     drop_weak: bool = False  # drop problems whose tests accept a solution labelled wrong

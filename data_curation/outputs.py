@@ -120,7 +120,7 @@ def _sft_rows(config: CurationConfig, train: Sequence[Problem], heldout: set[str
     if any(source in ("builtin", "builtin:pipelines") for source in config.sources):
         rows += [
             {**row, "completion": row["program"], "starter_code": ""}
-            for row in builtin.demonstrations(config.sft, config.seed)
+            for row in builtin.demonstrations(config.sft, config.seed, config.pipelines.vocabulary)
             if row["statement"] not in heldout
         ]
     if config.sft.reference_solutions:

@@ -48,7 +48,7 @@ def pipeline_pool(
     No program is in two pools, and no statement of the SFT demonstrations (same `sft` and `seed`) is in any.
     """
     options, sft = options or PipelineOptions(), sft or SftOptions()
-    statements = {row["statement"] for row in demonstrations(sft, seed)}
+    statements = {row["statement"] for row in demonstrations(sft, seed, options.vocabulary)}
     programs: set[str] = set()
     pool: list[Problem] = []
     for count, depths, split, tags in (
@@ -65,6 +65,7 @@ def pipeline_pool(
             exclude_statements=statements,
             exclude_programs=programs,
             tags=[*tags, f"split:{split}"],
+            vocabulary=options.vocabulary,
         )
         pool += drawn
         statements.update(problem.statement for problem in drawn)
@@ -72,12 +73,12 @@ def pipeline_pool(
     return pool
 
 
-def demonstrations(sft: SftOptions | None = None, seed: int = 0) -> list[dict[str, Any]]:
+def demonstrations(sft: SftOptions | None = None, seed: int = 0, vocabulary: str = "full") -> list[dict[str, Any]]:
     """The noisy SFT corpus of the generated family; rows as `pipeline_demonstrations` gives them."""
     sft = sft or SftOptions()
-    return list(_demonstrations(sft.demonstrations, sft.demonstration_depths, seed))
+    return list(_demonstrations(sft.demonstrations, sft.demonstration_depths, seed, vocabulary))
 
 
 @lru_cache(maxsize=1)  # the pool and the SFT corpus of one run need the same demonstrations
-def _demonstrations(count: int, depths: tuple[int, ...], seed: int) -> tuple[dict[str, Any], ...]:
-    return tuple(pipeline_demonstrations(count, depths, seed))
+def _demonstrations(count: int, depths: tuple[int, ...], seed: int, vocabulary: str) -> tuple[dict[str, Any], ...]:
+    return tuple(pipeline_demonstrations(count, depths, seed, vocabulary=vocabulary))

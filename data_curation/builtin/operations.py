@@ -207,3 +207,27 @@ PRINT_OPERATIONS: tuple[Operation, ...] = (
         "max(a,key=a.count,default=0)",
     ),
 )
+
+# About half of them: what a policy with a minute of warm-up can come to know.
+CORE = frozenset(
+    "even odd positive above below square double absolute negate add remainder reverse ascending descending"
+    " first_occurrences first_k drop_first differences prefix_sums mirror"
+    " sum maximum minimum length distinct whole_list first count_even count_negative contains".split()
+)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The operations that problems are drawn from."""
+
+    steps: tuple[Operation, ...]
+    prints: tuple[Operation, ...]
+
+
+VOCABULARIES = {
+    "full": Vocabulary(LIST_OPERATIONS, PRINT_OPERATIONS),
+    "core": Vocabulary(
+        tuple(operation for operation in LIST_OPERATIONS if operation.name in CORE),
+        tuple(operation for operation in PRINT_OPERATIONS if operation.name in CORE),
+    ),
+}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
-from data_curation.builtin.operations import LIST_OPERATIONS, PRINT_OPERATIONS, Operation, evaluator
+from data_curation.builtin.operations import VOCABULARIES, Operation, Vocabulary, evaluator
 from data_curation.families import is_heldout
 from data_curation.schema import Problem, Solution, Test
 
@@ -70,6 +70,7 @@ def pipeline_problems(
     exclude_statements: Collection[str] = frozenset(),
     exclude_programs: Collection[str] = frozenset(),
     tags: Sequence[str] = (),
+    vocabulary: str = "full",
 ) -> list[Problem]:
     """`count` problems whose depths go through `depths` in turn; no statement and no program occurs twice.
 
@@ -83,7 +84,7 @@ def pipeline_problems(
     for index in range(count):
         depth = depths[index % len(depths)]
         for _ in range(ATTEMPTS_PER_PROBLEM):
-            pipeline = _draw(random, depth)
+            pipeline = _draw(random, depth, VOCABULARIES[vocabulary])
             if split is not None and is_heldout(pipeline.family) != (split == "heldout"):
                 continue
             program = program_text(pipeline.right_steps())
@@ -103,7 +104,9 @@ def pipeline_problems(
     return problems
 
 
-def pipeline_demonstrations(count: int, depths: Sequence[int], seed: int) -> list[dict[str, Any]]:
+def pipeline_demonstrations(
+    count: int, depths: Sequence[int], seed: int, *, vocabulary: str = "full"
+) -> list[dict[str, Any]]:
     """`count` statements with programs of mixed quality, like scraped submissions, never of a held-out family.
 
     Each is a dict with `problem_id`, `statement`, `program`, `family` and `passes` (whether the program is right on
@@ -113,7 +116,7 @@ def pipeline_demonstrations(count: int, depths: Sequence[int], seed: int) -> lis
     random = Random(f"demonstrations {seed} {tuple(depths)}")
     demonstrations: list[dict[str, Any]] = []
     for index in range(count):
-        pipeline = _draw_training(random, depths[index % len(depths)])
+        pipeline = _draw_training(random, depths[index % len(depths)], VOCABULARIES[vocabulary])
         right = pipeline.right_steps()
         steps = _noisy(random, pipeline, right)
         passes = steps == right or _same_output(_inputs(random, pipeline), steps, right)
@@ -159,9 +162,9 @@ def _with_constant(text: str, k: int | None) -> str:
     return text if k is None else text.replace("{k}", str(k))
 
 
-def _draw(random: Random, depth: int) -> Pipeline:
-    operations = [_pick(random, LIST_OPERATIONS) for _ in range(depth)]
-    operations.append(_pick(random, PRINT_OPERATIONS))
+def _draw(random: Random, depth: int, vocabulary: Vocabulary) -> Pipeline:
+    operations = [_pick(random, vocabulary.steps) for _ in range(depth)]
+    operations.append(_pick(random, vocabulary.prints))
     constants = tuple(_pick(random, op.constants) if op.constants else None for op in operations)
     sentences = [_pick(random, OPENINGS)]
     for position, (operation, k) in enumerate(zip(operations, constants, strict=True)):
@@ -171,9 +174,9 @@ def _draw(random: Random, depth: int) -> Pipeline:
     return Pipeline(tuple(operations), constants, " ".join(sentences))
 
 
-def _draw_training(random: Random, depth: int) -> Pipeline:
+def _draw_training(random: Random, depth: int, vocabulary: Vocabulary) -> Pipeline:
     for _ in range(ATTEMPTS_PER_PROBLEM):
-        pipeline = _draw(random, depth)
+        pipeline = _draw(random, depth, vocabulary)
         if not is_heldout(pipeline.family):
             return pipeline
     raise ValueError(f"pipelines: every family of depth {depth} drawn is held out")

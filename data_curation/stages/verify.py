@@ -101,6 +101,8 @@ def _run_key(problem: Problem, solution: Solution) -> str:
 def _is_run(problem: Problem, solution: Solution, options: VerifyOptions, languages: frozenset[str]) -> bool:
     if solution.language not in languages or (solution.verdict == "time_limit_exceeded" and not options.too_slow):
         return False
+    if options.languages is not None and solution.language not in options.languages:
+        return False
     return problem.source != "builtin:pipelines" or unit_hash(f"verify {problem.id}") < options.pipelines
 
 

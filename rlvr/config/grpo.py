@@ -50,6 +50,7 @@ class GRPOSection(Strict):
     save_total_limit: int | None = Field(default=2, ge=1)
     advantage_clip: float | None = Field(default=None, gt=0)
     prompt_weighting: Literal["rollout", "problem"] = "rollout"
+    skip_zero_signal: bool = True  # no forward/backward for rollouts of advantage 0; the gradient is the same
     extra: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -15,6 +15,7 @@ from trl import GRPOTrainer
 
 from data_curation import Problem
 from rlvr.algorithms.advantages import group_advantages
+from rlvr.algorithms.skipping import without_zero_signal
 from rlvr.budget import AllocationPolicy, SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
@@ -35,6 +36,7 @@ _SIGNATURES = {
         "num_generations",
         "has_tool_images",
     ],
+    "_compute_loss": ["self", "model", "inputs"],
     "_save_checkpoint": ["self", "model", "trial"],
     "_get_output_dir": ["self", "trial"],
 }
@@ -150,6 +152,15 @@ class GroupedGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         self._gathered_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._gathered_rewards
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        alone = self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
+        if not (self._training() and self.recipe.grpo.skip_zero_signal and alone and self.top_entropy_quantile == 1.0):
+            return super()._compute_loss(model, inputs)
+        rows = len(inputs["advantages"])
+        inputs, factor = without_zero_signal(inputs, self.loss_type)
+        self._metrics["train"]["skipped_rollouts"].append(1.0 - len(inputs["advantages"]) / rows)
+        return super()._compute_loss(model, inputs) * factor
 
     def _judge_reward(
         self,

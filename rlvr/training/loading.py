@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import datasets
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from data_curation import Problem, load_problems
 from rlvr.config import DataSection, ModelSection, PromptSection, RecipeError
@@ -14,6 +16,9 @@ from rlvr.models import resolve_model
 from rlvr.rollouts.prompts import render_prompt
 
 logger = logging.getLogger(__name__)
+
+transformers_logging.disable_progress_bar()  # the stages have bars of their own
+datasets.disable_progress_bars()
 
 
 def load_policy(section: ModelSection) -> tuple[Any, Any]:
@@ -35,19 +40,18 @@ def load_training_problems(section: DataSection, prompt: PromptSection) -> list[
     Raises RecipeError naming the source where none is left.
     """
     problems = load_problems(section.problems, limit=None)
+    usable = [problem for problem in problems if problem.tests and prompt.language in problem.languages]
     kept = [
         problem
-        for problem in problems
-        if problem.tests
-        and prompt.language in problem.languages
-        and (section.difficulties is None or problem.difficulty in section.difficulties)
+        for problem in usable
+        if (section.difficulties is None or problem.difficulty in section.difficulties)
         and (section.tags is None or set(section.tags) & set(problem.tags))
     ]
-    if len(kept) < len(problems):
+    if len(usable) < len(problems) and section.tags is None:
         logger.warning(
-            "%s: %d of %d problems left out (no tests, not for %s, or not chosen by data.difficulties and data.tags)",
+            "%s: %d of %d problems left out: no tests, or not for %s",
             section.problems,
-            len(problems) - len(kept),
+            len(problems) - len(usable),
             len(problems),
             prompt.language,
         )
