@@ -37,6 +37,7 @@ class SftOptions(_Options):
 
     demonstrations: Count = 16_000  # noisy programs of the generated family; used when a built-in source is curated
     demonstration_depths: Depths = (0, 1, 1, 2, 2, 3)
+    noise: Annotated[float, Field(ge=0, le=1.5)] = 1.0  # scales how often a line of a demonstration is wrong
     reference_solutions: bool = False  # also the accepted solutions of training problems
     template: str = (
         "{statement}\n# program\n"  # the prompt; may also hold {starter_code}. RL must ask in the same words

@@ -211,13 +211,21 @@ def _show_memory(recipe: Any) -> None:
         click.echo(f"# memory on one device, unsharded: {plan}")
 
 
-def _user_errors() -> tuple[type[Exception], ...]:
-    """The errors that are the user's to mend: each message is one line that says how."""
-    from data_curation import ConfigError, RowError
-    from rlvr.config import RecipeError
+def _is_users_to_mend(error: Exception) -> bool:
+    """True for errors whose message is one line saying what to mend: ours by class, and every ValueError we raise."""
+    from rlvr.models import ModelUnavailable
     from sandbox import ProtectionUnavailable, ToolchainMissing
 
-    return (ConfigError, RowError, RecipeError, ProtectionUnavailable, ToolchainMissing, FileNotFoundError, ImportError)
+    if isinstance(error, ProtectionUnavailable | ToolchainMissing | ModelUnavailable | FileNotFoundError | ImportError):
+        return True
+    if not isinstance(error, ValueError | RuntimeError | FileExistsError):
+        return False
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    origin = Path(frame.tb_frame.f_code.co_filename) if frame is not None else Path()
+    root = Path(__file__).resolve().parents[1]
+    return any(origin.is_relative_to(root / package) for package in ("sandbox", "data_curation", "rlvr"))
 
 
 def main() -> None:
@@ -235,7 +243,7 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("RLVR_TRACEBACK"):
             raise
-        if isinstance(error, _user_errors()):
+        if _is_users_to_mend(error):
             print(f"rlvr: {error}", file=sys.stderr)
             raise SystemExit(2) from None
         if isinstance(error, OSError) and error.errno is not None:  # a full disk, a missing right

@@ -88,3 +88,10 @@ def write_environment(folder: Path, **facts: Any) -> Path:
     temporary.write_text(json.dumps(content, indent=2) + "\n")
     temporary.replace(path)
     return path
+
+
+def name_trackers(project: str, entity: str | None) -> None:
+    """Tells wandb the project and entity of a recipe; what the environment already says wins."""
+    os.environ.setdefault("WANDB_PROJECT", project)
+    if entity is not None:
+        os.environ.setdefault("WANDB_ENTITY", entity)

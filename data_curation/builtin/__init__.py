@@ -76,9 +76,11 @@ def pipeline_pool(
 def demonstrations(sft: SftOptions | None = None, seed: int = 0, vocabulary: str = "full") -> list[dict[str, Any]]:
     """The noisy SFT corpus of the generated family; rows as `pipeline_demonstrations` gives them."""
     sft = sft or SftOptions()
-    return list(_demonstrations(sft.demonstrations, sft.demonstration_depths, seed, vocabulary))
+    return list(_demonstrations(sft.demonstrations, sft.demonstration_depths, seed, vocabulary, sft.noise))
 
 
 @lru_cache(maxsize=1)  # the pool and the SFT corpus of one run need the same demonstrations
-def _demonstrations(count: int, depths: tuple[int, ...], seed: int, vocabulary: str) -> tuple[dict[str, Any], ...]:
-    return tuple(pipeline_demonstrations(count, depths, seed, vocabulary=vocabulary))
+def _demonstrations(
+    count: int, depths: tuple[int, ...], seed: int, vocabulary: str, noise: float
+) -> tuple[dict[str, Any], ...]:
+    return tuple(pipeline_demonstrations(count, depths, seed, vocabulary=vocabulary, noise=noise))

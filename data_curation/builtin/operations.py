@@ -210,9 +210,12 @@ PRINT_OPERATIONS: tuple[Operation, ...] = (
 
 # About half of them: what a policy with a minute of warm-up can come to know.
 CORE = frozenset(
-    "even odd positive above below square double absolute negate add remainder reverse ascending descending"
-    " first_occurrences first_k drop_first differences prefix_sums mirror"
-    " sum maximum minimum length distinct whole_list first count_even count_negative contains".split()
+    {
+        *("even", "odd", "positive", "above", "below", "square", "double", "absolute", "negate", "add", "remainder"),
+        *("reverse", "ascending", "descending", "first_occurrences", "first_k", "drop_first", "differences"),
+        *("prefix_sums", "mirror", "sum", "maximum", "minimum", "length", "distinct", "whole_list", "first"),
+        *("count_even", "count_negative", "contains"),
+    }
 )
 
 

@@ -105,12 +105,12 @@ def pipeline_problems(
 
 
 def pipeline_demonstrations(
-    count: int, depths: Sequence[int], seed: int, *, vocabulary: str = "full"
+    count: int, depths: Sequence[int], seed: int, *, vocabulary: str = "full", noise: float = 1.0
 ) -> list[dict[str, Any]]:
     """`count` statements with programs of mixed quality, like scraped submissions, never of a held-out family.
 
     Each is a dict with `problem_id`, `statement`, `program`, `family` and `passes` (whether the program is right on
-    ten tests). Statements may repeat: few of depth 0 exist.
+    ten tests). Statements may repeat: few of depth 0 exist. `noise` scales every operation's bug rate.
     """
     _check_depths(depths)
     random = Random(f"demonstrations {seed} {tuple(depths)}")
@@ -118,7 +118,7 @@ def pipeline_demonstrations(
     for index in range(count):
         pipeline = _draw_training(random, depths[index % len(depths)], VOCABULARIES[vocabulary])
         right = pipeline.right_steps()
-        steps = _noisy(random, pipeline, right)
+        steps = _noisy(random, pipeline, right, noise)
         passes = steps == right or _same_output(_inputs(random, pipeline), steps, right)
         demonstrations.append(
             {
@@ -257,10 +257,10 @@ def _wrong_programs(random: Random, pipeline: Pipeline, right: list[Step]) -> It
         )
 
 
-def _noisy(random: Random, pipeline: Pipeline, right: list[Step]) -> list[Step]:
+def _noisy(random: Random, pipeline: Pipeline, right: list[Step], noise: float) -> list[Step]:
     steps = list(right)
     for index, operation in enumerate(pipeline.operations):
-        if random.random() < operation.bug_rate:
+        if random.random() < noise * operation.bug_rate:
             steps[index] = _pick(random, pipeline.wrong_steps(index))
     if random.random() < DROP_RATE:
         del steps[int(random.random() * len(steps))]

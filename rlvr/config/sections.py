@@ -51,7 +51,7 @@ class PromptSection(Strict):
 class JudgeSection(Strict):
     """How programs are judged."""
 
-    workers: int | None = Field(default=None, ge=1)  # None: one for each core
+    workers: int | None = Field(default=None, ge=1)  # for each process; None: the machine's cores shared out
     min_protection: Literal["namespaced", "confined", "limited"] = "confined"
     allow_unconfined: bool = False
     max_infrastructure_errors: float = Field(default=0.05, ge=0, le=1)  # share of a step above which the run stops

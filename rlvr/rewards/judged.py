@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,8 +33,9 @@ class ProgramGrader:
         self.prompt = prompt
         self.reward = reward or RewardSection()
         section = judge or JudgeSection()
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each training process has a judge of its own
         self.judge = sandbox.Judge(
-            workers=section.workers,
+            workers=section.workers or max(1, (os.cpu_count() or 1) // processes),
             min_protection=section.min_protection,
             allow_unconfined=section.allow_unconfined,
         )

@@ -22,7 +22,7 @@ from data_curation import Problem
 from rlvr.budget import AllocationPolicy, Knapsack, SuccessRates, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
 from rlvr.curriculum import ProblemSchedule
-from rlvr.provenance import data_fingerprint, write_environment
+from rlvr.provenance import data_fingerprint, name_trackers, write_environment
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
 from rlvr.training.callbacks import MetricsFile, ProgressBar
@@ -102,6 +102,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     problems = load_training_problems(recipe.data, recipe.prompt)
     check_unchanged(folder, recipe, problems)
     set_seed(recipe.seed)
+    name_trackers(recipe.tracking.project, recipe.tracking.entity)
     if model is None:
         model, tokenizer = load_policy(recipe.model)
     room = recipe.grpo.max_length - recipe.grpo.max_completion_length if recipe.grpo.max_length else None

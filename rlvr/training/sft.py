@@ -17,7 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from data_curation import load_problems
 from rlvr.config import PromptSection, RecipeError, SFTRecipe, write_resolved
-from rlvr.provenance import write_environment
+from rlvr.provenance import name_trackers, write_environment
 from rlvr.rollouts.prompts import render_prompt
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
@@ -111,6 +111,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
         if key not in known:
             raise RecipeError(f"sft.extra.{key}: TRL's SFTConfig has no such field")
     set_seed(recipe.seed)
+    name_trackers(recipe.tracking.project, recipe.tracking.entity)
     dataset = load_demonstrations(recipe.data, recipe.limit, recipe.prompt)
     values = section.model_dump(exclude={"extra", "group_by_length"})
     values.update(
