@@ -1,7 +1,8 @@
-"""The whole road as a user walks it: one command, killed in every training stage, continued, and the same in the end."""
+"""The whole road as a user walks it: one command, killed in every training stage, and the same in the end."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -79,7 +80,7 @@ def test_every_stage_leaves_real_work_behind(whole):
     weights = {name: load_file(whole / name / "final" / "model.safetensors") for name in ("sft", "stage1", "stage2")}
     weights["model"] = load_file(whole / "model" / "model.safetensors")
     names = ["model", "sft", "stage1", "stage2"]
-    for before, after in zip(names, names[1:], strict=False):
+    for before, after in itertools.pairwise(names):
         assert any((weights[before][key] != weights[after][key]).any() for key in weights[before]), (before, after)
 
     losses = [json.loads(line)["loss"] for line in (whole / "sft" / "metrics.jsonl").read_text().splitlines()]
