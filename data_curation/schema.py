@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import re
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 import sandbox
+
+PYTHONS = frozenset({"python", "pypy", "pypy3"})  # languages a preamble is written in
 
 
 class _Strict(BaseModel):
@@ -60,6 +64,7 @@ class Problem(_Strict):
     title: str = ""
     statement: str
     starter_code: str = ""
+    preamble: str = ""  # Python that the tests take for granted (imports, ListNode): placed before every Python program
     tests: list[Test] = Field(default_factory=list)
     generator: Generator | None = None
     cpu_s: float = 2.0
@@ -84,8 +89,33 @@ class Problem(_Strict):
     def cases(self) -> list[sandbox.TestCase]:
         return [test.case() for test in self.tests]
 
+    def submission(
+        self, program: str, language: str = "python", tests: Sequence[Test] | None = None
+    ) -> sandbox.Submission:
+        """The program with the problem's preamble, tests (or `tests`), limits and checker, ready for the judge."""
+        return sandbox.Submission(
+            code=with_preamble(self.preamble, program) if language in PYTHONS else program,
+            tests=[test.case() for test in (self.tests if tests is None else tests)],
+            language=language,
+            limits=self.limits,
+            checker=self.checker,
+        )
+
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over what a reward depends on: statement, tests, limits and checker."""
-        body = self.model_dump_json(include={"statement", "starter_code", "tests", "cpu_s", "memory_mb", "checker"})
+        """16 hex digits over what a reward depends on: statement, preamble, tests, limits and checker."""
+        body = self.model_dump_json(
+            include={"statement", "starter_code", "preamble", "tests", "cpu_s", "memory_mb", "checker"}
+        )
         return hashlib.sha256(body.encode()).hexdigest()[:16]
+
+
+_FUTURE = re.compile(r"^from __future__ import [^\n(\\]+\n?", re.MULTILINE)
+
+
+def with_preamble(preamble: str, program: str) -> str:
+    """The preamble, then the program; the program's `from __future__` lines go first, where Python wants them."""
+    if not preamble or not program.strip():
+        return program
+    future = "".join(line.rstrip("\n") + "\n" for line in _FUTURE.findall(program))
+    return f"{future}{preamble.rstrip()}\n\n{_FUTURE.sub('', program) if future else program}"

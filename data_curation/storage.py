@@ -32,6 +32,7 @@ PROBLEM_SCHEMA = pa.schema(
         ("title", pa.string()),
         ("statement", pa.large_string()),
         ("starter_code", pa.string()),
+        ("preamble", pa.string()),
         ("tests", pa.list_(_TEST)),
         ("generator", pa.struct([("code", pa.large_string()), ("arguments", pa.list_(pa.string()))])),
         ("cpu_s", pa.float64()),

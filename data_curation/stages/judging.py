@@ -17,13 +17,7 @@ class JudgeFailure(RuntimeError):
 
 def submission(problem: Problem, solution: Solution, tests: Sequence[Test] | None = None) -> sandbox.Submission:
     """The solution to be run on the problem's tests (or on `tests`) under the problem's limits and checker."""
-    return sandbox.Submission(
-        code=solution.code,
-        tests=[test.case() for test in (problem.tests if tests is None else tests)],
-        language=solution.language,
-        limits=problem.limits,
-        checker=problem.checker,
-    )
+    return problem.submission(solution.code, solution.language, tests)
 
 
 def judge_all(

@@ -11,7 +11,7 @@ import sandbox
 from data_curation import Problem
 from rlvr.config import JudgeSection, PromptSection, RewardSection
 from rlvr.rollouts.prompts import extract_program
-from sandbox import Judgement, Submission, Verdict
+from sandbox import Judgement, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class ProgramGrader:
         started = time.perf_counter()
         programs = [extract_program(completion, self.prompt) for completion in completions]
         submissions = [
-            Submission(program, problem.cases, self.prompt.language, problem.limits, problem.checker)
+            problem.submission(program, self.prompt.language)
             for problem, program in zip(problems, programs, strict=True)
         ]
         stop = "first_failure" if self.reward.scoring == "all_pass" else "never"
