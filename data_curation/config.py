@@ -68,7 +68,8 @@ class DeduplicateOptions(_Options):
     """When two statements are the same problem (5-word shingles)."""
 
     candidate_jaccard: Share = 0.5  # from here on, solutions decide where both problems have one
-    text_jaccard: Share = 0.7  # from here on, the text alone decides where solutions cannot
+    text_jaccard: Share = 0.6  # from here on, the text alone decides where solutions cannot
+    related_jaccard: Share = 0.3  # from here on, the same title or the same tests decide where solutions cannot
 
 
 class VerifyOptions(_Options):

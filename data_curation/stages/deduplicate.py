@@ -1,22 +1,40 @@
 """The same problem once: exact copies by normalised statement, near copies by shingles, solutions as arbiters.
 
 Statements that differ in one word may be the same problem or two, and text cannot tell. Where both problems have an
-accepted solution, each is run on the other's tests: they are one problem if both pass. Text decides only where that
-is impossible (no solution, or different function names).
+accepted solution, each is run on the other's tests: they are one problem if both pass. Words decide only where that is
+impossible (no solution, or different function names): nearly equal texts, or texts with much in common under the same
+title or with the same tests. The thresholds are choices of this project, made on labelled pairs.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import re
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from data_curation.config import DeduplicateOptions
 from data_curation.schema import Problem, Solution, Test
 from data_curation.stages.judging import judge_all, runnable_languages, submission
-from data_curation.stages.minhash import candidate_pairs, shingles
+from data_curation.stages.minhash import candidate_pairs, jaccard, shingled, tokens
 from data_curation.stages.result import Dropped, StageResult, Workplace
+
+SHARED_TESTS = 0.8  # share of the smaller test set
+TELLING_CHARACTERS = 24  # a shorter test may be the same by chance
+COMMON_TO_MANY = 20  # a title or test of more problems than that tells nothing
+_NUMERAL = re.compile(r"\d+|[ivx]{1,4}|part|easy|hard|version|ver|[()#:,.-]")
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two problems (by index) that are one, and what says so."""
+
+    i: int
+    j: int
+    similarity: float
+    why: str
 
 
 def deduplicate(problems: Sequence[Problem], options: DeduplicateOptions, work: Workplace) -> StageResult:
@@ -30,19 +48,21 @@ def deduplicate(problems: Sequence[Problem], options: DeduplicateOptions, work: 
                 cluster[index], reasons[index] = keeper, "same statement"
     remaining = [index for index in range(len(problems)) if cluster[index] == index]
     pairs = _same_problems(problems, remaining, options, work)
-    for i, j, similarity, _ in sorted(pairs, key=lambda pair: -pair[2]):
-        a, b = _root(cluster, i), _root(cluster, j)
+    for pair in sorted(pairs, key=lambda pair: -pair.similarity):
+        a, b = _root(cluster, pair.i), _root(cluster, pair.j)
         if a != b:
             keeper = _richest(problems, [a, b])
             other = b if keeper == a else a
-            cluster[other], reasons[other] = keeper, f"near-duplicate, Jaccard {similarity:.2f}"
-    return _merged(problems, cluster, reasons, work, confirmed=sum(by_solutions for *_, by_solutions in pairs))
+            cluster[other] = keeper
+            reasons[other] = f"near-duplicate, Jaccard {pair.similarity:.2f}, {pair.why}"
+    by_solutions = sum(pair.why.startswith("each") for pair in pairs)
+    return _merged(problems, cluster, reasons, work, confirmed=by_solutions)
 
 
 def statement_fingerprint(problem: Problem) -> str:
     """16 hex digits over the statement's words and signs and the starter code, blind to case and spacing."""
     text = " ".join(f"{problem.statement}\n{problem.starter_code}".casefold().split())
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _exact_groups(problems: Sequence[Problem]) -> list[list[int]]:
@@ -77,15 +97,32 @@ def _root(cluster: list[int], index: int) -> int:
 
 def _same_problems(
     problems: Sequence[Problem], remaining: list[int], options: DeduplicateOptions, work: Workplace
-) -> list[tuple[int, int, float, bool]]:
-    """(i, j, Jaccard, decided by solutions) of the pairs that are one problem."""
-    sets = [shingles(problems[i].statement) for i in work.track(remaining, len(remaining), "shingles", "text")]
-    pairs = [(remaining[i], remaining[j], s) for i, j, s in candidate_pairs(sets, options.candidate_jaccard)]
+) -> list[_Pair]:
+    """The pairs that are one problem."""
+    statements = (problems[i].statement for i in work.track(remaining, len(remaining), "shingles", "text"))
+    texts = shingled(statements)
+    close = {(i, j): similarity for i, j, similarity in candidate_pairs(texts, options.candidate_jaccard)}
+    for i, j in _sharing_title_or_tests(problems, remaining):
+        if (i, j) not in close and (similarity := jaccard(texts.of(i), texts.of(j))) >= options.related_jaccard:
+            close[i, j] = similarity
+    pairs = [(remaining[i], remaining[j], similarity) for (i, j), similarity in sorted(close.items())]
+    exchanged = _exchanged([(problems[i], problems[j]) for i, j, _ in pairs], work)
+    found = []
+    for number, (i, j, similarity) in enumerate(pairs):
+        if number in exchanged:
+            if exchanged[number]:
+                found.append(_Pair(i, j, similarity, "each one's solution solves the other"))
+        elif why := _same_by_words(problems[i], problems[j], similarity, options):
+            found.append(_Pair(i, j, similarity, why))
+    return found
+
+
+def _exchanged(pairs: Sequence[tuple[Problem, Problem]], work: Workplace) -> dict[int, bool]:
+    """Number of a pair -> whether each problem's solution passes the other's tests; absent where none can be tried."""
     languages = runnable_languages()
-    passed: dict[int, bool] = {}  # pair -> whether solutions can be exchanged; absent where that cannot be tried
+    passed: dict[int, bool] = {}
     there, back = {}, {}
-    for number, (i, j, _) in enumerate(pairs):
-        a, b = problems[i], problems[j]
+    for number, (a, b) in enumerate(pairs):
         first, second = _witness(a, languages), _witness(b, languages)
         if first and second and a.tests and b.tests and _interface(a.tests) & _interface(b.tests):
             there[number], back[number] = submission(b, first), submission(a, second)
@@ -93,11 +130,66 @@ def _same_problems(
         numbers = [number for number in runs if passed.get(number, True)]
         for index, judgement in judge_all([runs[number] for number in numbers], work, "near-duplicates"):
             passed[numbers[index]] = judgement.accepted
-    return [
-        (i, j, similarity, number in passed)
-        for number, (i, j, similarity) in enumerate(pairs)
-        if passed.get(number, similarity >= options.text_jaccard)
-    ]
+    return passed
+
+
+def _same_by_words(a: Problem, b: Problem, similarity: float, options: DeduplicateOptions) -> str | None:
+    """Why two problems whose solutions cannot be exchanged are one; None if they are not."""
+    if similarity >= options.related_jaccard and _shared_tests(a, b) >= SHARED_TESTS:
+        return "same tests"
+    if _sequels(a.title, b.title):
+        return None  # part two of a problem repeats most of part one
+    if similarity >= options.text_jaccard:
+        return "words"
+    if similarity >= options.related_jaccard and _title_key(a.title) and _title_key(a.title) == _title_key(b.title):
+        return "same title"
+    return None
+
+
+def _sharing_title_or_tests(problems: Sequence[Problem], remaining: Sequence[int]) -> set[tuple[int, int]]:
+    """Pairs of positions in `remaining` with a title or a telling test in common that few others have."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for position, index in enumerate(remaining):
+        problem = problems[index]
+        keys = {f"title {key}" for key in [_title_key(problem.title)] if key}
+        keys |= {f"test {key}" for key in _telling_tests(problem)}
+        for key in keys:
+            places[key].append(position)
+    return {
+        (i, j)
+        for members in places.values()
+        if len(members) <= COMMON_TO_MANY
+        for n, j in enumerate(members)
+        for i in members[:n]
+    }
+
+
+def _title_key(title: str) -> str:
+    return " ".join(tokens(title))
+
+
+def _sequels(a: str, b: str) -> bool:
+    """Whether two titles differ in a number only, as those of parts of one problem do ("House Robber", "... II")."""
+    first, second = tokens(a), tokens(b)
+    if first == second or not first or not second:
+        return False
+    return [t for t in first if not _NUMERAL.fullmatch(t)] == [t for t in second if not _NUMERAL.fullmatch(t)]
+
+
+def _telling_tests(problem: Problem) -> set[str]:
+    """Hashes of (input, output) of tests too long to agree by chance."""
+    found = set()
+    for test in problem.tests:
+        text = f"{test.call or ''}\n{' '.join(test.input.split())}\n{' '.join(test.output.split())}"
+        if len(text) >= TELLING_CHARACTERS:
+            found.add(hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16])
+    return found
+
+
+def _shared_tests(a: Problem, b: Problem) -> float:
+    """Share of the smaller set of telling tests that the other set holds too; 0 if either has none."""
+    first, second = _telling_tests(a), _telling_tests(b)
+    return len(first & second) / min(len(first), len(second)) if first and second else 0.0
 
 
 def _witness(problem: Problem, languages: frozenset[str]) -> Solution | None:

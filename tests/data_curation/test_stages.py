@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import unicodedata
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,13 +27,11 @@ from data_curation.stages.deduplicate import deduplicate, statement_fingerprint
 from data_curation.stages.difficulty import difficulty, read_pass_rates
 from data_curation.stages.filter import filter_problems
 from data_curation.stages.generate import generate
-from data_curation.stages.minhash import candidate_pairs, jaccard, shingles
 from data_curation.stages.normalise import clean_statement, normalise, normalised
 from data_curation.stages.result import Workplace
 from data_curation.stages.split import split
 from data_curation.stages.verify import JOURNAL, verify
 
-LABELLED_PAIRS = Path(__file__).parents[2].parent / "shared" / "data" / "near_duplicate_pairs.jsonl.gz"
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
 STATEMENT = (
     "Two numbers are written on the first line of the input. A clerk wants to know what they come to when they are "
@@ -120,41 +116,6 @@ def test_a_generator_counts_as_tests(work):
 
 
 # deduplicate
-
-GREEK = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta")
-words = st.lists(st.sampled_from(GREEK), max_size=30).map(" ".join)
-
-
-@given(words, words)
-def test_jaccard_of_shingles_is_that_of_their_word_windows(a, b):
-    def windows(text: str) -> set[tuple[str, ...]]:
-        tokens = text.split()
-        width = min(5, len(tokens))
-        return {tuple(tokens[i : i + width]) for i in range(len(tokens) - width + 1)} if tokens else set()
-
-    union = windows(a) | windows(b)
-    expected = len(windows(a) & windows(b)) / len(union) if union else 0.0
-    assert jaccard(shingles(a), shingles(b)) == pytest.approx(expected)
-
-
-def test_similar_texts_are_found_and_unrelated_ones_are_not():
-    random = np.random.default_rng(0)
-    texts = [" ".join(f"w{n}" for n in random.integers(0, 500, 80)) for _ in range(300)]
-    copies = [" ".join([*text.split()[:40], "changed", *text.split()[41:]]) for text in texts]
-    pairs = candidate_pairs([shingles(text) for text in texts + copies], 0.7)
-    assert {(i, j) for i, j, _ in pairs} == {(i, i + 300) for i in range(300)}
-    assert all(similarity >= 0.7 for *_, similarity in pairs)
-
-
-@pytest.mark.skipif(not LABELLED_PAIRS.exists(), reason=f"{LABELLED_PAIRS.name} is not at hand")
-def test_labelled_pairs_are_told_apart_by_their_words():
-    with gzip.open(LABELLED_PAIRS, "rt", encoding="utf-8") as stream:
-        rows = [json.loads(line) for line in stream]
-    found = [(jaccard(shingles(row["text_a"]), shingles(row["text_b"])), row["label"]) for row in rows]
-    same = [similarity >= 0.5 for similarity, label in found if label == "same_problem"]
-    different = [similarity >= 0.5 for similarity, label in found if label != "same_problem"]
-    assert sum(same) / len(same) > 0.9
-    assert not any(different)
 
 
 @settings(max_examples=30)
