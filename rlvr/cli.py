@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 
+from rlvr.commands.rating import rating
+
 R = TypeVar("R", bound=BaseModel)
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -135,6 +137,9 @@ def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
         if metrics.greedy is not None:
             click.echo(f"{suite}: greedy {metrics.greedy.value:.3f}")
     click.echo(Path(recipe.output_dir) / "results.json")
+
+
+cli.add_command(rating)
 
 
 @cli.command()

@@ -41,7 +41,9 @@ def changes(rounds: Path, contest: str | None, performances: bool, as_json: bool
         click.echo(f"{'place':>7} {'seed':>9} {'old':>6} {'delta':>6} {'new':>6}" + "  performance" * performances)
         for person, change in sorted(zip(one.contestants, found, strict=True), key=lambda pair: pair[1].rank):
             old = person.effective_rating
-            tail = "" if not performances else f"  {change.performance if change.performance is not None else 'inf':>11}"
+            tail = (
+                "" if not performances else f"  {change.performance if change.performance is not None else 'inf':>11}"
+            )
             line = f"{change.rank:>7} {change.seed:>9.1f} {old:>6} {change.delta:>+6} {old + change.delta:>6}"
             click.echo(line + tail)
 
@@ -111,9 +113,8 @@ def calibrate(ratings: Path, problems: int, solvers: int, truths: tuple[float, .
 
     click.echo(f"{'true':>6} {'mean':>7} {'rmse':>6} {'95% holds':>10} {'width':>6}   {problems} problems")
     for row in run(_numbers(ratings), truths, problems=problems, solvers=solvers):
-        click.echo(
-            f"{row.true_rating:>6.0f} {row.mean_estimate:>7.0f} {row.rmse:>6.0f} {row.coverage:>10.1%} {row.width:>6.0f}"
-        )
+        values = f"{row.true_rating:>6.0f} {row.mean_estimate:>7.0f} {row.rmse:>6.0f}"
+        click.echo(f"{values} {row.coverage:>10.1%} {row.width:>6.0f}")
 
 
 def _numbers(path: Path) -> list[float]:

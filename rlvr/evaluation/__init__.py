@@ -1,6 +1,7 @@
 """How good a model is at contest problems: pass@k with intervals over problems, and results files."""
 
-from rlvr.evaluation.comparison import Comparison, compare
+from rlvr.evaluation.comparison import Comparison, adjust, compare
+from rlvr.evaluation.estimated_rating import EstimatedRating, estimate_rating
 from rlvr.evaluation.results import (
     Cost,
     Estimate,
@@ -20,6 +21,7 @@ from rlvr.evaluation.statistics import (
     bootstrap_ci,
     by_difficulty,
     difficulty_key,
+    holm,
     mean_ci,
     mean_pass_at_k,
     paired_difference,
@@ -32,16 +34,20 @@ __all__ = [
     "Comparison",
     "Cost",
     "Estimate",
+    "EstimatedRating",
     "PairedDifference",
     "ProblemOutcome",
     "Results",
     "SampleRecord",
     "SuiteMetrics",
+    "adjust",
     "bootstrap_ci",
     "build_results",
     "by_difficulty",
     "compare",
     "difficulty_key",
+    "estimate_rating",
+    "holm",
     "mean_ci",
     "mean_pass_at_k",
     "paired_difference",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from rlvr.evaluation.results import ProblemOutcome, Results
-from rlvr.evaluation.statistics import PairedDifference, by_difficulty, paired_difference, pass_at_k_values
+from rlvr.evaluation.statistics import PairedDifference, by_difficulty, holm, paired_difference, pass_at_k_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Comparison:
     only_a: int  # problems that b lacks
     only_b: int
     differences: dict[str, dict[str, PairedDifference]]
+    adjusted: dict[str, dict[str, float]] = field(default_factory=dict)  # p-values by Holm over all differences shown
 
     def __str__(self) -> str:
         lines = [f"{self.suite}: {self.checkpoint_a or 'a'} -> {self.checkpoint_b or 'b'}, {self.problems} problems"]
@@ -29,13 +30,37 @@ class Comparison:
             for name, d in metrics.items():
                 lines.append(
                     f"  {level:>8} {name:<8} {d.mean_a:.3f} -> {d.mean_b:.3f}  {d.difference:+.3f} "
-                    f"[{d.ci95[0]:+.3f}, {d.ci95[1]:+.3f}]  p={d.p_value:.2g}  ({d.problems} problems)"
+                    f"[{d.ci95[0]:+.3f}, {d.ci95[1]:+.3f}]  p={d.p_value:.2g}{self._holm(level, name)}"
+                    f"  ({d.problems} problems)"
                 )
         return "\n".join(lines)
 
+    def _holm(self, level: str, name: str) -> str:
+        value = self.adjusted.get(level, {}).get(name)
+        return "" if value is None else f" (Holm {value:.2g}{', real at 5%' if value < 0.05 else ''})"
+
+
+def adjust(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with the p-values of all their differences adjusted together (Holm)."""
+    places = [
+        (number, level, name)
+        for number, comparison in enumerate(comparisons)
+        for level, metrics in comparison.differences.items()
+        for name in metrics
+    ]
+    values = holm([comparisons[number].differences[level][name].p_value for number, level, name in places])
+    adjusted: list[dict[str, dict[str, float]]] = [{} for _ in comparisons]
+    for (number, level, name), value in zip(places, values, strict=True):
+        adjusted[number].setdefault(level, {})[name] = value
+    return [replace(comparison, adjusted=found) for comparison, found in zip(comparisons, adjusted, strict=True)]
+
 
 def compare(results_a: Results, results_b: Results, *, suite: str | None = None) -> Comparison:
-    """What `results_b` gained over `results_a`, paired by problem. ValueError when nothing can be paired."""
+    """What `results_b` gained over `results_a`, paired by problem. ValueError when nothing can be paired.
+
+    Greedy results are 0 or 1, where the sign-flip test is McNemar's exact test. p-values are also adjusted for the
+    number of differences shown; across several comparisons, use `adjust`.
+    """
     shared = [name for name in results_a.per_problem if name in results_b.per_problem]
     if suite is None and len(shared) > 1:
         raise ValueError(f"both results hold several suites, name one of {', '.join(shared)}")
@@ -54,7 +79,7 @@ def compare(results_a: Results, results_b: Results, *, suite: str | None = None)
     parts = by_difficulty((first[problem].difficulty for problem in common), common)
     if len(parts) > 1:
         levels |= parts
-    return Comparison(
+    comparison = Comparison(
         suite=chosen,
         checkpoint_a=results_a.checkpoint,
         checkpoint_b=results_b.checkpoint,
@@ -63,6 +88,7 @@ def compare(results_a: Results, results_b: Results, *, suite: str | None = None)
         only_b=len(second) - len(common),
         differences={level: _differences(first, second, ids, ks) for level, ids in levels.items()},
     )
+    return adjust([comparison])[0]
 
 
 def _differences(

@@ -8,13 +8,14 @@ import math
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rlvr.evaluation.estimated_rating import estimate_rating
 from rlvr.evaluation.statistics import (
     by_difficulty,
     mean_ci,
@@ -41,6 +42,9 @@ class SampleRecord(_Strict):
     verdict: Verdict
     difficulty: str = ""
     family: str = ""
+    rating: float | None = None
+    tags: list[str] = Field(default_factory=list)
+    date: datetime.date | None = None
     passed: int = Field(0, ge=0)  # tests
     tests: int = Field(0, ge=0)
     cases: list[Verdict] = Field(default_factory=list)
@@ -50,6 +54,14 @@ class SampleRecord(_Strict):
     completion: str = ""
     program: str = ""
     message: str = ""
+    repetitive: bool = False
+    mixed_languages: bool = False
+    grader: str = ""  # version of the judge's rules; "" for records older than this field
+
+    @property
+    def key(self) -> tuple[str, bool, int]:
+        """What no two records of a file may share."""
+        return self.problem_id, self.greedy, self.sample
 
 
 class Estimate(_Strict):
@@ -67,6 +79,23 @@ class ProblemOutcome(_Strict):
     samples: int = Field(ge=0)  # graded ones, without the greedy one
     passed: int = Field(ge=0)
     greedy: bool | None = None  # None: not sampled, or not graded
+    rating: float | None = None
+
+
+class Part(_Strict):
+    """avg@1 over the problems of one tag or month."""
+
+    problems: int
+    pass_at_1: Estimate
+
+
+class Rating(_Strict):
+    """Estimated from the ratings of the problems; see `estimate_rating`."""
+
+    value: float
+    ci95: tuple[float, float]
+    problems: int
+    informative: bool
 
 
 class SuiteMetrics(_Strict):
@@ -76,8 +105,13 @@ class SuiteMetrics(_Strict):
     pass_at: dict[int, Estimate]
     greedy: Estimate | None = None
     by_difficulty: dict[str, SuiteMetrics] = Field(default_factory=dict)
+    by_month: dict[str, Part] = Field(default_factory=dict)
+    by_tag: dict[str, Part] = Field(default_factory=dict)
+    estimated_rating: Rating | None = None
     verdicts: dict[str, float] = Field(default_factory=dict)
     truncation_rate: float = 0.0
+    repetition_rate: float = 0.0
+    language_mix_rate: float = 0.0
     mean_completion_tokens: float = 0.0
     infrastructure_errors: int = 0
 
@@ -88,9 +122,19 @@ class SuiteMetrics(_Strict):
         if self.greedy is not None:
             named["greedy"] = self.greedy
         for name, estimate in named.items():
-            flat |= {name: estimate.value, f"{name}_stderr": estimate.stderr, f"{name}_ci95": list(estimate.ci95)}
+            flat |= _flat(name, estimate)
+        if self.estimated_rating is not None:
+            rating = self.estimated_rating
+            flat |= {"estimated_rating": rating.value, "estimated_rating_ci95": list(rating.ci95)}
+            flat |= {"estimated_rating_problems": rating.problems, "estimated_rating_informative": rating.informative}
         if self.by_difficulty:
             flat["by_difficulty"] = {level: part.to_json() for level, part in self.by_difficulty.items()}
+        for field in ("by_month", "by_tag"):
+            parts: dict[str, Part] = getattr(self, field)
+            if parts:
+                flat[field] = {
+                    name: {"problems": p.problems} | _flat("pass@1", p.pass_at_1) for name, p in parts.items()
+                }
         flat |= {name: getattr(self, name) for name in _PLAIN}
         return flat
 
@@ -109,10 +153,36 @@ class SuiteMetrics(_Strict):
         }
         greedy = _estimate(flat, "greedy", where) if flat.get("greedy") is not None else None
         plain = {name: flat[name] for name in _PLAIN if name in flat}
+        for field in ("by_month", "by_tag"):
+            plain[field] = {
+                name: Part(
+                    problems=part.get("problems", 0), pass_at_1=_estimate(part, "pass@1", f"{where}, {field} {name!r}")
+                )
+                for name, part in flat.get(field, {}).items()
+            }
+        if flat.get("estimated_rating") is not None:
+            rating = _estimate(flat, "estimated_rating", where)
+            plain["estimated_rating"] = Rating(
+                value=rating.value,
+                ci95=rating.ci95,
+                problems=flat.get("estimated_rating_problems", 0),
+                informative=flat.get("estimated_rating_informative", True),
+            )
         return cls(problems=flat["problems"], pass_at=pass_at, greedy=greedy, by_difficulty=parts, **plain)
 
 
-_PLAIN = ("verdicts", "truncation_rate", "mean_completion_tokens", "infrastructure_errors")
+_PLAIN = (
+    "verdicts",
+    "truncation_rate",
+    "repetition_rate",
+    "language_mix_rate",
+    "mean_completion_tokens",
+    "infrastructure_errors",
+)
+
+
+def _flat(name: str, estimate: Estimate) -> dict[str, Any]:
+    return {name: estimate.value, f"{name}_stderr": estimate.stderr, f"{name}_ci95": list(estimate.ci95)}
 
 
 def _estimate(flat: Mapping[str, Any], name: str, where: str) -> Estimate:
@@ -157,9 +227,9 @@ def outcomes(records: Iterable[SampleRecord]) -> dict[str, ProblemOutcome]:
     samples: Counter[str] = Counter()
     passed: Counter[str] = Counter()
     greedy: dict[str, bool] = {}
-    difficulty: dict[str, str] = {}
+    first: dict[str, SampleRecord] = {}
     for record in records:
-        difficulty.setdefault(record.problem_id, record.difficulty)
+        first.setdefault(record.problem_id, record)
         if record.verdict.is_infrastructure:
             continue
         accepted = record.verdict is Verdict.AC
@@ -170,9 +240,13 @@ def outcomes(records: Iterable[SampleRecord]) -> dict[str, ProblemOutcome]:
             passed[record.problem_id] += accepted
     return {
         problem: ProblemOutcome(
-            difficulty=level, samples=samples[problem], passed=passed[problem], greedy=greedy.get(problem)
+            difficulty=record.difficulty,
+            samples=samples[problem],
+            passed=passed[problem],
+            greedy=greedy.get(problem),
+            rating=record.rating,
         )
-        for problem, level in difficulty.items()
+        for problem, record in first.items()
     }
 
 
@@ -197,7 +271,46 @@ def suite_metrics(records: Sequence[SampleRecord], *, ks: Sequence[int] | None =
         fits = tuple(k for k in wanted if k <= max(problem.samples for problem in part.values()))
         if fits:
             parts[level] = _metrics(members, part, fits)
-    return whole.model_copy(update={"by_difficulty": parts if set(parts) != {""} else {}})
+    update = {
+        "by_difficulty": parts if set(parts) != {""} else {},
+        "by_month": _by_label(records, lambda record: [f"{record.date:%Y-%m}"] if record.date else [], sorted),
+        "by_tag": _by_label(records, lambda record: record.tags, _most_common),
+        "estimated_rating": _rating(problems.values()),
+    }
+    return whole.model_copy(update=update)
+
+
+def _by_label(
+    records: Sequence[SampleRecord],
+    labels: Callable[[SampleRecord], Iterable[str]],
+    order: Callable[[Mapping[str, Any]], Iterable[str]],
+) -> dict[str, Part]:
+    groups: dict[str, list[SampleRecord]] = {}
+    for record in records:
+        for label in labels(record):
+            groups.setdefault(label, []).append(record)
+    parts = {}
+    for label in order(groups):
+        counted = [problem for problem in outcomes(groups[label]).values() if problem.samples]
+        if counted:
+            values = pass_at_k_values([p.passed for p in counted], [p.samples for p in counted], 1)
+            parts[label] = Part(problems=len(counted), pass_at_1=_summary(values))
+    return parts
+
+
+def _most_common(groups: Mapping[str, Sequence[SampleRecord]]) -> list[str]:
+    """Labels of most problems first, at most 40: a source may have a tag of its own for every problem."""
+    sizes = {label: len({record.problem_id for record in members}) for label, members in groups.items()}
+    return sorted(sizes, key=lambda label: (-sizes[label], label))[:40]
+
+
+def _rating(problems: Iterable[ProblemOutcome]) -> Rating | None:
+    rated = [(problem.rating, problem.passed / problem.samples) for problem in problems
+             if problem.samples and problem.rating is not None]  # fmt: skip
+    if not rated:
+        return None
+    found = estimate_rating([rating for rating, _ in rated], [rate for _, rate in rated])
+    return Rating(value=found.rating, ci95=found.ci95, problems=found.problems, informative=found.informative)
 
 
 def _metrics(
@@ -217,6 +330,8 @@ def _metrics(
         greedy=_summary(greedy) if greedy else None,
         verdicts={name: count / len(graded) for name, count in verdicts.most_common()},
         truncation_rate=sum(record.finish_reason == "length" for record in graded) / len(graded),
+        repetition_rate=sum(record.repetitive for record in graded) / len(graded),
+        language_mix_rate=sum(record.mixed_languages for record in graded) / len(graded),
         mean_completion_tokens=sum(record.completion_tokens for record in graded) / len(graded),
         infrastructure_errors=sum(record.verdict.is_infrastructure for record in records),
     )
@@ -237,10 +352,12 @@ def build_results(
 ) -> Results:
     """Results of one checkpoint on one or more suites (suite name -> its records), with versions and date.
 
-    ValueError as in `suite_metrics`, naming the suite.
+    ValueError as in `suite_metrics`, and for records graded by different versions of the judge or of the same sample
+    twice, naming the suite.
     """
     metrics = {}
     for suite, records in suites.items():
+        check_records(records, f"suite {suite!r}")
         try:
             metrics[suite] = suite_metrics(records, ks=ks)
         except ValueError as error:
@@ -258,6 +375,24 @@ def build_results(
         cost=cost or Cost(tokens=sum(r.completion_tokens for records in suites.values() for r in records)),
         per_problem=per_problem,
     )
+
+
+def check_records(records: Sequence[SampleRecord], where: str) -> None:
+    """ValueError naming `where` for a sample that stands twice or for records of different graders."""
+    keys = Counter(record.key for record in records)
+    twice = next((key for key, count in keys.items() if count > 1), None)
+    if twice is not None:
+        problem, greedy, sample = twice
+        raise ValueError(
+            f"{where}: {'the greedy sample' if greedy else f'sample {sample}'} of problem {problem!r} stands"
+            f" {keys[twice]} times; each sample may stand once"
+        )
+    graders = sorted({record.grader for record in records})
+    if len(graders) > 1:
+        raise ValueError(
+            f"{where}: records of different graders ({', '.join(name or 'unnamed' for name in graders)});"
+            " grade all completions again with one of them"
+        )
 
 
 def write_results(results: Results, path: Path) -> Path:

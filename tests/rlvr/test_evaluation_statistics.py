@@ -18,11 +18,14 @@ from rlvr.evaluation import (
     Cost,
     Results,
     SampleRecord,
+    SuiteMetrics,
+    adjust,
     bootstrap_ci,
     build_results,
     by_difficulty,
     compare,
     difficulty_key,
+    holm,
     mean_ci,
     mean_pass_at_k,
     paired_difference,
@@ -34,6 +37,7 @@ from rlvr.evaluation import (
     write_results,
     write_samples,
 )
+from rlvr.evaluation.degeneration import is_repetitive, mixes_languages
 
 
 def exact_pass_at_k(n: int, c: int, k: int) -> Fraction:
@@ -378,3 +382,102 @@ def test_results_without_common_problems_cannot_be_compared() -> None:
 def test_evaluation_and_report_import_no_torch() -> None:
     check = "import sys, rlvr.evaluation, rlvr.report; print({'torch', 'transformers', 'trl'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", check], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+# --- several comparisons at once ---
+
+
+def test_holm_gives_the_textbook_values() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([]) == []
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        holm([1.5])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_only_raises_and_keeps_the_order(values: list[float]) -> None:
+    adjusted = holm(values)
+    assert all(before <= after <= min(1.0, before * len(values)) + 1e-12
+               for before, after in zip(values, adjusted, strict=True))  # fmt: skip
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert [adjusted[i] for i in order] == sorted(adjusted)
+
+
+def test_holm_keeps_false_alarms_of_many_comparisons_at_their_level() -> None:
+    rng = np.random.default_rng(4)
+    false_alarms = plain = 0
+    for _ in range(300):
+        values = list(rng.random(20))
+        plain += min(values) < 0.05
+        false_alarms += min(holm(values)) < 0.05
+    assert plain > 150 and false_alarms <= 30
+
+
+def test_comparisons_are_adjusted_together() -> None:
+    rng = np.random.default_rng(0)
+
+    def checkpoint(shift: float) -> Results:
+        return built([
+            record
+            for i in range(60)
+            for record in sampled(f"p{i}", " ".join("AC" if rng.random() < 0.4 + shift else "WA" for _ in range(4)))
+        ], ks=[1])  # fmt: skip
+
+    base, better, same = checkpoint(0), checkpoint(0.3), checkpoint(0)
+    together = adjust([compare(base, better), compare(base, same)])
+    for comparison in together:
+        assert comparison.adjusted["all"]["pass@1"] >= comparison.differences["all"]["pass@1"].p_value
+    assert "real at 5%" in str(together[0]) and "real at 5%" not in str(together[1])
+
+
+# --- what else a results file says ---
+
+
+def test_rates_by_month_and_tag_and_an_estimated_rating() -> None:
+    records = [
+        SampleRecord(problem_id=p, sample=i, verdict=v, tags=tags, rating=rating, date=date, repetitive=i == 0)
+        for p, verdicts, tags, rating, date in (
+            ("p1", "AC AC", ["dp", "math"], 1200, "2025-03-09"),
+            ("p2", "AC WA", ["dp"], 1600, "2025-03-30"),
+            ("p3", "WA WA", [], 2400, "2025-04-01"),
+        )
+        for i, v in enumerate(verdicts.split())
+    ]
+    results = built(records, ks=[1])
+    metrics = results.results["heldout"]
+    assert {name: part.pass_at_1.value for name, part in metrics.by_month.items()} == {"2025-03": 0.75, "2025-04": 0.0}
+    assert [(name, part.problems) for name, part in metrics.by_tag.items()] == [("dp", 2), ("math", 1)]
+    assert metrics.estimated_rating is not None and metrics.estimated_rating.problems == 3
+    assert metrics.estimated_rating.ci95[0] < 1600 < metrics.estimated_rating.ci95[1]
+    assert metrics.repetition_rate == 0.5
+    flat = results.to_json()["results"]["heldout"]
+    assert SuiteMetrics.from_json(json.loads(json.dumps(flat)), "here") == metrics
+
+
+def test_duplicate_samples_and_mixed_graders_are_refused() -> None:
+    with pytest.raises(ValueError, match="sample 0 of problem 'p1' stands 2 times"):
+        built(sampled("p1", "AC") + sampled("p1", "WA"))
+    mixed = [record.model_copy(update={"grader": str(record.sample)}) for record in sampled("p1", "AC WA")]
+    with pytest.raises(ValueError, match=r"different graders \(0, 1\)"):
+        built(mixed)
+
+
+# --- degenerate text ---
+
+
+def test_loops_are_seen_and_plain_texts_are_not() -> None:
+    prose = " ".join(f"word{i} stands {i * i} times" for i in range(200))
+    assert not is_repetitive(prose)
+    assert is_repetitive("Wait, let me check the case again. " * 60)
+    assert is_repetitive(prose + " Hmm, maybe try n equal to two." * 200)  # a loop only at the end
+    assert is_repetitive("让我再检查一下这个情况" * 60)
+    assert not is_repetitive("x = 1\n" * 5)  # too short to judge
+
+
+def test_languages_mix_outside_code_only() -> None:
+    english = "First we sort the array and then we take the largest element. " * 5
+    assert not mixes_languages(english)
+    assert mixes_languages(english + "然后我们取最大的元素并输出答案即可完成")
+    assert not mixes_languages(english + "\n```python\n# 然后我们取最大的元素并输出答案即可\nx = 1\n```\n")
+    assert not mixes_languages(english + " αβγδεζηθικλμ λμ ≤ ∑")
+    assert mixes_languages(english + "теперь отсортируем массив по убыванию")
