@@ -135,9 +135,8 @@ def test_scores_follow_the_protocol() -> None:
 @pytest.mark.parametrize(("worse_than", "rating"), [(500, 1500), (749, 1310), (899, 1120)])
 def test_places_among_equals_give_the_known_ratings(worse_than: int, rating: int) -> None:
     field = [Contestant(10, 0, 1500)] * worse_than + [Contestant(1, 0, 1500)] * (1000 - worse_than)
-    assert (
-        place_rating(field, 5, 0) == (worse_than + 1, rating, True) or abs(place_rating(field, 5, 0)[1] - rating) <= 1
-    )  # the published figures are rounded
+    rank, found, bounded = place_rating(field, 5, 0)
+    assert (rank, bounded) == (worse_than + 1, True) and abs(found - rating) <= 1  # published figures are rounded
 
 
 def test_first_and_last_have_a_bound_beyond_the_old_cap() -> None:
@@ -157,8 +156,8 @@ def test_a_contestant_replayed_against_his_real_round_gets_about_his_performance
         others = people[:at] + people[at + 1 :]
         _, rating, bounded = place_rating(others, row["points"], row["penalty"])
         assert bounded
-        # Codeforces' performance mixes the old rating in by a geometric mean, CodeElo's rating does not
-        assert abs(rating - row["performance"]) < 60
+        # Codeforces takes a little from everyone before a change is 0, CodeElo does not
+        assert 0 <= rating - row["performance"] < 100
 
 
 def a_round(contest: str = "7", people: int = 300) -> Round:
@@ -195,8 +194,9 @@ def test_api_answers_are_joined_by_the_handles_both_hold(tmp_path: Path) -> None
         party = {"members": [{"handle": handle}], "participantType": kind}
         return {"party": party, "points": points, "penalty": 0}
 
-    standings = {"contest": {"id": 7, "name": "Round"}, "problems": [{"index": "A", "points": 500.0}, {"index": "B"}],
-                 "rows": [member("ann", 500), member("guest", 400), member("bob", 9, "OUT_OF_COMPETITION")]}  # fmt: skip
+    problems = [{"index": "A", "points": 500.0}, {"index": "B"}]
+    rows = [member("ann", 500), member("guest", 400), member("bob", 9, "OUT_OF_COMPETITION")]
+    standings = {"contest": {"id": 7, "name": "Round"}, "problems": problems, "rows": rows}
     changes = [{"handle": h, "oldRating": r} for h, r in (("ann", 1600), ("bob", 1500), ("elsewhere", 1400))]
     (tmp_path / "7.standings.json").write_text(json.dumps({"status": "OK", "result": standings}))
     with pytest.raises(FileNotFoundError, match=r"7\.ratingChanges\.json"):
