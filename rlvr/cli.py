@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 
+from rlvr.commands.moe import moe
 from rlvr.commands.rating import rating
 
 R = TypeVar("R", bound=BaseModel)
@@ -189,6 +190,9 @@ def doctor(as_json: bool) -> None:
         click.echo(render_table(checks))
     if any(check.status == "fail" for check in checks):
         raise SystemExit(1)
+
+
+cli.add_command(moe)
 
 
 def _show(recipe: BaseModel, folder: str | Path) -> None:

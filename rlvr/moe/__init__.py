@@ -1,0 +1,1 @@
+"""Mixture-of-experts policies: facts from a config, routing recorded and replayed, balance, placement, weight sync."""
