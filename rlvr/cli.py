@@ -141,6 +141,7 @@ def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
 
 cli.add_command(rating)
+cli.add_command(moe)
 
 
 @cli.command()
@@ -190,9 +191,6 @@ def doctor(as_json: bool) -> None:
         click.echo(render_table(checks))
     if any(check.status == "fail" for check in checks):
         raise SystemExit(1)
-
-
-cli.add_command(moe)
 
 
 def _show(recipe: BaseModel, folder: str | Path) -> None:

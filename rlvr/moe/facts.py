@@ -272,7 +272,7 @@ def _cache(model: Any, config: Any) -> dict[str, Any]:
     window = getattr(config, "sliding_window", None) or 0
     if getattr(config, "use_sliding_window", True) is False:
         window = 0
-    latent = getattr(config, "kv_lora_rank", None)
+    latent: int = getattr(config, "kv_lora_rank", None) or 0
     rope = getattr(config, "qk_rope_head_dim", None) or 0
     widths: dict[int, int] = {}
     for name, module in model.named_modules():
