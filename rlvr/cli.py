@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from rlvr.commands.moe import moe
 from rlvr.commands.rating import rating
+from rlvr.commands.sandbox import sandbox
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -142,6 +143,7 @@ def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
 cli.add_command(rating)
 cli.add_command(moe)
+cli.add_command(sandbox)
 
 
 @cli.command()

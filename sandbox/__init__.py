@@ -5,6 +5,7 @@ from sandbox.isolation.levels import ProtectionUnavailable
 from sandbox.judge import (
     Execution,
     Judge,
+    Statistics,
     Submission,
     ajudge,
     as_completed,
@@ -24,6 +25,7 @@ __all__ = [
     "Judgement",
     "Limits",
     "ProtectionUnavailable",
+    "Statistics",
     "Submission",
     "TestCase",
     "ToolchainMissing",

@@ -54,6 +54,24 @@ class Execution:
     wall_s: float = 0.0
     memory_mb: float = 0.0
     message: str = ""
+    exit_code: int | None = None  # minus the signal's number where one ended it; None when the judge stopped it
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How a judge stands: workers it may use and those that run a program, programs that wait for one, workers
+    replaced and verdicts found in the cache since the start."""
+
+    workers: int
+    busy: int
+    waiting: int
+    replaced: int
+    cache_hits: int = 0
+    cache_misses: int = 0
+
+    @property
+    def utilisation(self) -> float:
+        return self.busy / self.workers
 
 
 @dataclass(eq=False)
@@ -193,7 +211,14 @@ class Judge:
         def on_facts(_: int, facts: Facts) -> bool:
             seen.append(
                 Execution(
-                    facts.verdict, facts.stdout, facts.stderr, facts.cpu_s, facts.wall_s, facts.memory_mb, facts.message
+                    facts.verdict,
+                    facts.stdout,
+                    facts.stderr,
+                    facts.cpu_s,
+                    facts.wall_s,
+                    facts.memory_mb,
+                    facts.message,
+                    facts.exit_code if facts.exit_code is not None else facts.signal and -facts.signal,
                 )
             )
             return True
@@ -212,6 +237,10 @@ class Judge:
         finally:
             if not future.done() and pending.job is not None:
                 self._pool.cancel(pending.job)
+
+    def check(self, submission: Submission, stop: str = "first_failure") -> None:
+        """Nothing for a submission that can be judged here; else the error that judging it would raise at once."""
+        self._check(submission, stop)
 
     def close(self) -> None:
         """Ends all workers. Judgements still awaited come out as IE."""
@@ -237,6 +266,11 @@ class Judge:
     def workers_replaced(self) -> int:
         """Workers that died or fell silent and were replaced."""
         return self._pool.replaced
+
+    def statistics(self) -> Statistics:
+        """The judge's state at this moment."""
+        hits, misses = (self.cache.hits, self.cache.misses) if self.cache is not None else (0, 0)
+        return Statistics(self._workers, self._pool.busy, self._pool.waiting, self._pool.replaced, hits, misses)
 
     @contextlib.contextmanager
     def _submitted(

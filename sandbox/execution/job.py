@@ -69,6 +69,7 @@ class Facts:
     stderr: bytes = b""
     value: bytes = b""
     exit_code: int | None = None  # None when a signal ended it
+    signal: int | None = None  # the one that ended it, where the judge did not
     killed: bool = False  # SIGKILL not sent by the judge
 
 
@@ -122,6 +123,8 @@ def read_facts(body: bytes | bytearray, limits: RunLimits) -> Facts:
     facts.verdict, facts.message = _judge_end(reason, status, facts, peak_kb, limits)
     if os.WIFEXITED(status) and reason == channel.FINISHED:
         facts.exit_code = os.WEXITSTATUS(status)
+    elif os.WIFSIGNALED(status) and reason == channel.FINISHED:
+        facts.signal = os.WTERMSIG(status)
     facts.killed = facts.verdict is Verdict.RE and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
     return facts
 

@@ -70,6 +70,16 @@ class Pool:
         """Process numbers of the live workers."""
         return [worker.process.pid for worker in list(self._workers)]
 
+    @property
+    def busy(self) -> int:
+        """Workers that run a program."""
+        return sum(worker.job is not None for worker in list(self._workers))
+
+    @property
+    def waiting(self) -> int:
+        """Programs that wait for a worker."""
+        return len(self._waiting) + len(self._inbox)
+
     def abandon(self) -> None:
         """For a forked child of the caller: drops the descriptors, touches no process."""
         for worker in self._workers:

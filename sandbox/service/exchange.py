@@ -1,0 +1,183 @@
+"""What a client sends, and what it does about each reply: the rules without the sockets.
+
+Only failures that say nothing of the program are tried again: broken connections, a busy or restarting service, and
+IE. When patience ends they become IE; a refusal (wrong token, bad request) is an error at once.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sandbox.service import wire
+from sandbox.service.wire import Answer, Batch, Order
+from sandbox.verdicts import Judgement, Verdict
+
+_FIRST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 15.0
+_BUSY = (502, 503, 504)
+_UPLOADS = 3  # a service that forgets test sets between two messages is too small for the batch
+
+
+class ServiceError(RuntimeError):
+    """The service cannot be used as asked; the message is one line that says what to mend."""
+
+
+class ServiceUnreachable(ServiceError):
+    """Nothing answers at the service's address."""
+
+
+class ServiceRefused(ServiceError):
+    """The service will not do this, however often it is asked: a wrong token, an unknown language, too large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """`lasting_s`: how long failures without any answer in between are borne. `infrastructure`: further tries for
+    programs the service answered with IE."""
+
+    lasting_s: float = 120.0
+    infrastructure: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait so long, then send again."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Put these test sets, then send again."""
+
+    names: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing is left to send. `given_up` are answers in place of those that never came."""
+
+    given_up: Sequence[tuple[int, Judgement]] = ()
+
+
+Next = Pause | Upload | Done
+
+
+@dataclass(eq=False)
+class Exchange:
+    """One batch until every program of it is answered. `orders` go by their index in the caller's list."""
+
+    url: str
+    orders: Mapping[int, Order]
+    stop: str
+    keep_output: bool
+    patience: Patience
+    job: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _sent: list[int] = field(default_factory=list)
+    _answered: set[int] = field(default_factory=set)
+    _failed: dict[int, Judgement] = field(default_factory=dict)  # answered with IE in this round
+    _rounds: int = 0
+    _pauses: int = 0
+    _uploads: int = 0
+    _failing_since: float | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether the service may know of it."""
+        return bool(self._sent)
+
+    def message(self) -> bytes:
+        """The body of `POST /judge`. The same one, under the same name, until it has been answered in full."""
+        if not self._sent:
+            self._sent = [index for index in self.orders if index not in self._answered]
+        orders = tuple(self.orders[index] for index in self._sent)
+        return wire.encode(Batch(self.job, orders, self.stop, self.keep_output))
+
+    def hear(self, line: str) -> tuple[int, Judgement] | None:
+        """The answer in a line of the reply, with the caller's index; None for a heartbeat or one already known."""
+        if not line.strip():
+            return None
+        answer = wire.decode(Answer, line)
+        if not 0 <= answer.index < len(self._sent):
+            raise wire.WireError(f"answer to submission {answer.index} of {len(self._sent)}")
+        index = self._sent[answer.index]
+        self._failing_since, self._pauses = None, 0
+        if index in self._answered:
+            return None
+        if answer.judgement.verdict is Verdict.IE and self._rounds < self.patience.infrastructure:
+            self._failed[index] = answer.judgement
+            return None
+        self._answered.add(index)
+        return index, answer.judgement
+
+    def ended(self) -> Next:
+        """What to do when a reply has come to its end."""
+        if any(index not in self._answered and index not in self._failed for index in self._sent):
+            return self.broken("the reply ended early")
+        if not self._failed:
+            return Done()
+        self._failed.clear()
+        self._rounds += 1
+        self.job, self._sent = uuid.uuid4().hex, []
+        return self._pause()
+
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Next:
+        """What to do about a status other than 200. ServiceRefused when asking again is of no use."""
+        if status == 429:
+            return Pause(_seconds(headers.get("retry-after"), 1.0))
+        if status in _BUSY:
+            return self.broken(f"status {status}")
+        unknown = _unknown_tests(body) if status == 404 else []
+        if unknown:
+            self._uploads += 1
+            if self._uploads > _UPLOADS:
+                raise ServiceRefused(f"{self.url}: drops test sets before they are used: give it more --max-tests-mb")
+            return Upload(unknown)
+        raise refusal(self.url, status, body)
+
+    def broken(self, reason: object) -> Next:
+        """What to do when the connection failed or the service was not able to answer."""
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if now - self._failing_since < self.patience.lasting_s:
+            return self._pause()
+        message = f"judge service {self.url}: {reason}"
+        lost = [index for index in self.orders if index not in self._answered]
+        self._answered.update(lost)
+        return Done([(index, self._failed.get(index) or Judgement(Verdict.IE, (), "", message)) for index in lost])
+
+    def _pause(self) -> Pause:
+        seconds = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._pauses)
+        self._pauses += 1
+        return Pause(seconds * random.uniform(0.5, 1.0))
+
+
+def refusal(url: str, status: int, body: bytes) -> ServiceRefused:
+    """The error for a status that another try would not change."""
+    if status == 401:
+        return ServiceRefused(f"{url}: the token is missing or wrong")
+    try:
+        said = json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return ServiceRefused(f"{url}: status {status}; is this a judge service?")
+    return ServiceRefused(f"{url}: {said}")
+
+
+def _unknown_tests(body: bytes) -> list[str]:
+    try:
+        return [str(name) for name in json.loads(body)["unknown_tests"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _seconds(text: str | None, default: float) -> float:
+    try:
+        return min(60.0, max(0.1, float(text or default)))
+    except ValueError:
+        return default

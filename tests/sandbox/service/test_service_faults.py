@@ -1,0 +1,147 @@
+"""Services that die, restart, stop or are not there: every program is answered once, and nothing hangs."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+from running_service import ADDING, PATIENT, ROOT, SUMS, TOKEN, Process
+
+from sandbox import Judgement, Submission, Verdict
+from sandbox.service.client import JudgeClient, Patience, ServiceUnreachable
+
+SLEEPY = "import time; time.sleep(0.3); print(sum(map(int, input().split())))"
+
+
+def batch(count: int) -> list[Submission]:
+    return [Submission(f"{SLEEPY} # {number}", SUMS[:1], limits=PATIENT) for number in range(count)]
+
+
+def collect(
+    answers: Iterator[tuple[int, Judgement]], after: int, act: Callable[[], object]
+) -> list[tuple[int, Verdict]]:
+    """All answers; calls `act` once when `after` of them have come."""
+    seen = []
+    for index, judgement in answers:
+        seen.append((index, judgement.verdict))
+        if len(seen) == after:
+            act()
+    return seen
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def family(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+def all_gone(processes: list[psutil.Process], within_s: float = 60.0) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=within_s)
+    return not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_service_that_is_not_there_is_said_at_once() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with pytest.raises(ServiceUnreachable, match="no judge service answers"):
+        JudgeClient(url, connect_s=0)
+    with pytest.raises(ServiceUnreachable, match="not a URL"):
+        JudgeClient("judge.example", connect_s=0)
+
+
+def test_a_service_killed_for_good_costs_ie_for_the_rest_and_no_hang(start_service: Callable[..., Process]) -> None:
+    process = start_service()
+    with JudgeClient(process.url, TOKEN, concurrency=2, patience=Patience(lasting_s=2.0)) as client:
+        seen = collect(client.as_completed(batch(12)), 3, process.end)
+        assert sorted(index for index, _ in seen) == list(range(12))
+        verdicts = [verdict for _, verdict in seen]
+        assert set(verdicts) == {Verdict.AC, Verdict.IE}, "a lost connection must not look like a wrong answer"
+        assert verdicts[:3] == [Verdict.AC] * 3
+        assert client.infrastructure_errors == verdicts.count(Verdict.IE)
+
+
+def test_a_service_killed_and_started_again_loses_nothing(start_service: Callable[..., Process]) -> None:
+    port = free_port()
+    process = start_service(port=port)
+    again: list[threading.Timer] = []
+
+    def restart() -> None:
+        process.end()
+        again.append(threading.Timer(1.0, lambda: start_service(port=port)))
+        again[0].start()
+
+    with JudgeClient(process.url, TOKEN, concurrency=2, patience=Patience(lasting_s=120.0)) as client:
+        seen = collect(client.as_completed(batch(10)), 3, restart)
+    again[0].join()
+    assert sorted(index for index, _ in seen) == list(range(10))
+    assert [verdict for _, verdict in seen] == [Verdict.AC] * 10
+
+
+def test_a_service_told_to_stop_answers_what_it_has_and_leaves_no_process(
+    start_service: Callable[..., Process],
+) -> None:
+    process = start_service()
+    with JudgeClient(process.url, TOKEN, concurrency=1, patience=Patience(lasting_s=0.0)) as client:
+        workers: list[psutil.Process] = []
+
+        def stop() -> None:
+            workers.extend(family(process.popen.pid))
+            process.popen.send_signal(signal.SIGTERM)
+
+        seen = collect(client.as_completed(batch(6)), 1, stop)
+    assert [verdict for _, verdict in sorted(seen)] == [Verdict.AC] * 6
+    assert process.popen.wait(60) == 0
+    assert workers and all_gone(workers)
+
+
+def test_a_killed_service_leaves_no_worker(start_service: Callable[..., Process]) -> None:
+    process = start_service()
+    with JudgeClient(process.url, TOKEN) as client:
+        assert client.judge(ADDING, SUMS, limits=PATIENT).accepted
+    workers = family(process.popen.pid)
+    assert workers
+    process.popen.kill()
+    assert all_gone(workers)
+
+
+def test_leaving_a_batch_early_ends_it(start_service: Callable[..., Process]) -> None:
+    process = start_service()
+    with JudgeClient(process.url, TOKEN) as client:
+        started = time.monotonic()
+        for _ in client.as_completed(batch(40)):
+            break
+        assert time.monotonic() - started < 60
+        assert client.judge(ADDING, SUMS, limits=PATIENT).accepted
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--host", "0.0.0.0"], "can be reached from other machines: give a token"),
+        (["--problems", "builtin:nothing"], "nothing"),
+        (["--token-file", "/dev/null"], "holds no token"),
+    ],
+)
+def test_a_service_that_should_not_start_does_not(options: list[str], complaint: str) -> None:
+    command = [sys.executable, "-m", "rlvr.cli", "sandbox", "serve", "--port", "0", *options]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert run.returncode == 2 and complaint in run.stderr and len(run.stderr.strip().splitlines()) == 1, run.stderr
+
+
+def test_a_taken_port_is_said_in_one_line(protected: None) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        command = [sys.executable, "-m", "rlvr.cli", "sandbox", "serve", "--port", str(taken.getsockname()[1])]
+        run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert run.returncode == 1 and "cannot listen on 127.0.0.1" in run.stderr, run.stderr
