@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pkgutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,11 @@ from typing import Any
 import yaml
 
 import sandbox
-from data_curation import builtin
+from data_curation import builtin, sources
 from data_curation.config import CurationConfig
 from data_curation.outputs import CurationResult, write_outputs
 from data_curation.schema import Problem
-from data_curation.sources import RejectedRows, iter_problems
+from data_curation.sources import RejectedRows, iter_problems, local_files
 from data_curation.stages.deduplicate import deduplicate
 from data_curation.stages.difficulty import difficulty
 from data_curation.stages.filter import filter_problems
@@ -38,9 +39,7 @@ STAGES: tuple[tuple[str, StageFunction], ...] = (
 # modules whose change must undo a stored stage besides the stage's own
 _SHARED_CODE = ("data_curation.schema", "data_curation.storage", "data_curation.stages.judging")
 _SOURCE_CODE = (
-    "data_curation.sources.files",
-    "data_curation.sources.mbpp",
-    "data_curation.sources.hub",
+    *sorted(f"data_curation.sources.{module.name}" for module in pkgutil.iter_modules(sources.__path__)),
     "data_curation.builtin",
     "data_curation.builtin.operations",
     "data_curation.builtin.pipelines",
@@ -142,7 +141,4 @@ def _source_problems(config: CurationConfig, source: str, rejected: RejectedRows
 
 def _source_state(source: str) -> str:
     """What a source holds, as a hash of its files' bytes; for a hub data set its name."""
-    kind, _, rest = source.partition(":")
-    path = builtin.CONTEST if kind == "builtin" else Path(rest if kind == "mbpp" else source)
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path] if path.is_file() else []
-    return f"{source}\n" + "".join(f"{file.name} {file_hash(file)}\n" for file in files)
+    return f"{source}\n" + "".join(f"{file.name} {file_hash(file)}\n" for file in local_files(source))

@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 
 from data_curation.schema import Problem
@@ -17,9 +15,9 @@ from data_curation.sources.rows import (
     RowError,
     convert,
     existing,
-    json_rows,
     problem_from_row,
 )
+from data_curation.sources.tables import json_rows, parquet_rows
 
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -32,7 +30,7 @@ def read_jsonl(path: Path, rejected: RejectedRows | None = None) -> Iterator[Pro
 def read_parquet(path: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:
     """The problems of a parquet file whose columns are the fields of a problem, read batch by batch."""
     existing(path)
-    yield from convert(_parquet_rows(path), lambda value, row: problem_from_row(path, row, value), path, rejected)
+    yield from convert(parquet_rows(path), lambda value, row: problem_from_row(path, row, given(value)), path, rejected)
 
 
 def read_yaml_folder(folder: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:
@@ -49,17 +47,9 @@ def _yaml_problem(path: Path, value: Any, row: int | None) -> Problem:
     return problem_from_row(path, row, value)
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int | None, Any]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            row = 0
-            for batch in file.iter_batches(batch_size=256):
-                for value in batch.to_pylist():
-                    row += 1
-                    # a null means "not given": the schema's default applies
-                    yield row, {key: item for key, item in value.items() if item is not None}
-    except (pa.ArrowInvalid, OSError) as error:
-        raise RowError(path, None, f"not a readable parquet file: {str(error).splitlines()[0]}") from None
+def given(value: Any) -> Any:
+    """The row without its nulls: a null in a column means "not given", and the schema's default applies."""
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 def _yaml_rows(path: Path) -> Iterator[tuple[int | None, Any]]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_curation.schema import Problem
-from data_curation.sources.mbpp import COLUMNS as MBPP_COLUMNS
-from data_curation.sources.mbpp import mbpp_problem
+from data_curation.sources.catalogue import Reader, hub_reader
+from data_curation.sources.files import given
+from data_curation.sources.places import Place
 from data_curation.sources.rows import RejectedRows, RowError, convert, problem_from_row
 
 _PROBLEM_COLUMNS = frozenset({"id", "statement"})
@@ -28,12 +29,18 @@ def read_hub(name: str, rejected: RejectedRows | None = None) -> Iterator[Proble
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"hub:{name}: cannot be loaded: {reason}") from None
 
+    readers: dict[frozenset[str], Reader | None] = {}
+
     def make(value: Any, row: int | None) -> Problem:
-        if value.keys() >= MBPP_COLUMNS:
-            return mbpp_problem(value, row, f"hub:{name}")
-        if value.keys() >= _PROBLEM_COLUMNS:
-            return problem_from_row(f"hub:{name}", row, {k: v for k, v in value.items() if v is not None})
-        columns = ", ".join(sorted(value)[:12])
-        raise RowError(f"hub:{name}", row, f"unknown layout: needs the columns of a problem or of MBPP, has {columns}")
+        columns = frozenset(value)
+        if columns not in readers:
+            readers[columns] = hub_reader(dataset, value, Place(dataset))
+        reader = readers[columns]
+        if reader is not None:
+            return reader(value, row or 1)
+        if columns >= _PROBLEM_COLUMNS:
+            return problem_from_row(f"hub:{name}", row, given(value))
+        shown = ", ".join(sorted(value)[:12])
+        raise RowError(f"hub:{name}", row, f"unknown layout: neither a problem nor a known set has the columns {shown}")
 
     yield from convert(iter(enumerate(rows, start=1)), make, f"hub:{name}", rejected)

@@ -1,20 +1,17 @@
-"""Rows of data files: errors that name the row, a record of rejected rows, and streaming readers."""
+"""Rows that cannot become problems: errors that name file and row, a record of them, and going on after one."""
 
 from __future__ import annotations
 
 import difflib
-import gzip
-import json
-import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from data_curation.schema import Problem
+from data_curation.sources.decoding import Unreadable
 
 
 class RowError(ValueError):
@@ -47,18 +44,30 @@ def convert(
     file: str | Path,
     rejected: RejectedRows | None,
 ) -> Iterator[Problem]:
-    """The problems of `rows`. A row that fails raises RowError, or goes to `rejected` where one is given."""
+    """The problems of `rows`. A row that fails raises RowError, or goes to `rejected` where one is given.
+
+    `make` says that a row is not usable by RowError, by Unreadable, or by the schema's own ValidationError.
+    """
     for row, value in rows:
         try:
-            if isinstance(value, RowError):
-                raise value
-            problem = make(value, row)
+            problem = _made(make, value, row, file)
         except RowError as error:
             if rejected is None:
                 raise
             rejected.errors.append(error)
         else:
             yield problem
+
+
+def _made(make: Callable[[Any, int | None], Problem], value: Any, row: int | None, file: str | Path) -> Problem:
+    if isinstance(value, RowError):
+        raise value
+    try:
+        return make(value, row)
+    except Unreadable as error:
+        raise RowError(file, row, str(error)) from None
+    except ValidationError as error:
+        raise RowError(file, row, first_fault(error, Problem)) from None
 
 
 def problem_from_row(file: str | Path, row: int | None, value: Any) -> Problem:
@@ -91,28 +100,3 @@ def existing(path: Path, *, folder: bool = False) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such {'folder' if folder else 'file'}")
     return path
-
-
-def json_rows(path: Path) -> Iterator[tuple[int | None, Any]]:
-    """(row number from 1, value) of every line of a .jsonl or .jsonl.gz file; a bad line comes as its RowError."""
-    existing(path)
-    row = 0
-    with path.open("rb") as raw, ExitStack() as stack:
-        stream = cast(IO[bytes], stack.enter_context(gzip.open(raw)) if path.suffix == ".gz" else raw)
-        try:
-            for row, line in enumerate(stream, start=1):
-                if line.strip():
-                    yield row, _parsed(path, row, line)
-        except (OSError, EOFError, zlib.error) as error:
-            raise RowError(path, row + 1, f"cannot be unpacked after this row: {error}") from None
-
-
-def _parsed(path: Path, row: int, line: bytes) -> Any:
-    try:
-        return json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        return RowError(path, row, f"not UTF-8 text: byte 0x{line[error.start]:02x} at position {error.start}")
-    except json.JSONDecodeError as error:
-        return RowError(path, row, f"not JSON: {error.msg} at column {error.colno}")
-    except (RecursionError, ValueError) as error:
-        return RowError(path, row, f"not usable JSON: {error}")

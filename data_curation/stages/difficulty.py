@@ -12,7 +12,8 @@ from pathlib import Path
 
 from data_curation.config import DifficultyOptions
 from data_curation.schema import Problem
-from data_curation.sources.rows import RowError, json_rows
+from data_curation.sources.rows import RowError
+from data_curation.sources.tables import json_rows
 from data_curation.stages.result import Dropped, StageResult, Workplace
 
 # upper ends of the rating bands of levels 1 to 7; level 8 is open

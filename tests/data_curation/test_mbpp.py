@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_curation import RowError, load_problems
-from data_curation.sources.mbpp import assert_test, encoded
+from data_curation.sources.calls import assert_test, encoded
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "mbpp.jsonl.gz"
 ROW = {
@@ -50,7 +50,7 @@ def write(tmp_path: Path, *rows: dict) -> str:
         ("assert set(f([1, 2])) == {2, 1}", "set(f([1, 2]))", '{"__set__": [1, 2]}'),
         ("assert f('a') == {1: 'b'}", "f('a')", '{"__dict__": [[1, "b"]]}'),
         ('assert f("x") == {"a": None}, "said why"', 'f("x")', '{"a": null}'),
-        ("assert f(1) == True", "f(1)", "true"),
+        ("assert f(1) == True", "[v == 1 if type(v) is int and v in (0, 1) else v for v in [f(1)]][0]", "true"),
         ("assert not f(1)", "bool(not f(1))", "true"),
         ("assert f(1)", "bool(f(1))", "true"),
         ("assert f(1) == g(2)", "bool(f(1) == g(2))", "true"),
@@ -67,7 +67,7 @@ def test_an_assert_becomes_a_call_and_a_value(text, call, output):
 @given(literals)
 def test_every_literal_has_a_json_form(value):
     text = assert_test(f"assert f() == {value!r}")
-    assert text.call == "f()"
+    assert "bool(" not in str(text.call)
     assert json.loads(text.output) == encoded(value)
 
 
