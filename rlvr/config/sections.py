@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from rlvr.config.load import Strict
 
@@ -49,12 +49,27 @@ class PromptSection(Strict):
 
 
 class JudgeSection(Strict):
-    """How programs are judged."""
+    """How programs are judged: by workers of this process, or elsewhere where `url` or `ray` is given."""
 
     workers: int | None = Field(default=None, ge=1)  # for each process; None: the machine's cores shared out
     min_protection: Literal["namespaced", "confined", "limited"] = "confined"
     allow_unconfined: bool = False
     max_infrastructure_errors: float = Field(default=0.05, ge=0, le=1)  # share of a step above which the run stops
+    cache: str | None = None  # SQLite file that keeps verdicts between runs
+    url: str | None = None  # a judge service, http://host:8080
+    token_variable: str = "RLVR_JUDGE_TOKEN"  # environment variable that holds its token
+    patience_s: float = Field(default=120, ge=0)  # how long a service that does not answer is waited for, then IE
+    ray: str | None = None  # address of a Ray cluster, "auto" for the one this machine belongs to
+
+    @model_validator(mode="after")
+    def _one_place(self) -> JudgeSection:
+        if self.url is not None and self.ray is not None:
+            raise ValueError("give `url` or `ray`, not both: programs are judged in one place")
+        if self.cache is not None and (self.url is not None or self.ray is not None):
+            raise ValueError(
+                "`cache` is for judging in this process: a service has its own (rlvr sandbox serve --cache)"
+            )
+        return self
 
 
 class TrackingSection(Strict):

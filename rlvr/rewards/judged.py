@@ -7,9 +7,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import sandbox
 from data_curation import Problem
 from rlvr.config import JudgeSection, PromptSection, RewardSection
+from rlvr.rewards.judges import open_judge
 from rlvr.rollouts.prompts import extract_program
 from sandbox import Judgement, Verdict
 
@@ -34,11 +34,7 @@ class ProgramGrader:
         self.reward = reward or RewardSection()
         section = judge or JudgeSection()
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each training process has a judge of its own
-        self.judge = sandbox.Judge(
-            workers=section.workers or max(1, (os.cpu_count() or 1) // processes),
-            min_protection=section.min_protection,
-            allow_unconfined=section.allow_unconfined,
-        )
+        self.judge = open_judge(section, section.workers or max(1, (os.cpu_count() or 1) // processes))
         self.seconds = 0.0  # wall time spent grading, over all calls
 
     def __enter__(self) -> ProgramGrader:
