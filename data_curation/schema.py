@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from typing import Literal
@@ -29,9 +30,10 @@ class Test(_Strict):
     call: str | None = None
     weight: float = 1.0
     sample: bool = False  # shown in the statement
+    group: str = ""  # the subtask it belongs to
 
     def case(self) -> sandbox.TestCase:
-        return sandbox.TestCase(self.input, self.output, self.call, self.weight)
+        return sandbox.TestCase(self.input, self.output, self.call, self.weight, group=self.group)
 
 
 class Solution(_Strict):
@@ -53,11 +55,21 @@ class Generator(_Strict):
     arguments: list[str]
 
 
+class Subtask(_Strict):
+    """A group of tests and what it is worth; the fields of `sandbox.scoring.Subtask`."""
+
+    name: str
+    points: float = 1.0
+    policy: Literal["all", "min", "sum"] = "all"
+
+
 class Problem(_Strict):
     """A contest problem: statement, limits, tests, checker and known solutions.
 
     `family` groups renamed copies and close variants: splits never separate a family. `rating` is on the Codeforces
-    scale; `difficulty` is a label or level of the source.
+    scale; `difficulty` is a label or level of the source. `input_file` and `output_file` are named where programs use
+    files instead of the standard streams; `interactor` is the problem's side of a conversation and decides instead of
+    `checker`; both are written as `sandbox` takes them. `subtasks` say what groups of tests are worth.
     """
 
     id: str
@@ -70,6 +82,10 @@ class Problem(_Strict):
     cpu_s: float = 2.0
     memory_mb: int = 256
     checker: str = "tokens"
+    input_file: str = ""
+    output_file: str = ""
+    interactor: str = ""
+    subtasks: list[Subtask] = Field(default_factory=list)
     languages: list[str] = Field(default_factory=lambda: ["python"])
     solutions: list[Solution] = Field(default_factory=list)
     family: str = ""
@@ -92,22 +108,31 @@ class Problem(_Strict):
     def submission(
         self, program: str, language: str = "python", tests: Sequence[Test] | None = None
     ) -> sandbox.Submission:
-        """The program with the problem's preamble, tests (or `tests`), limits and checker, ready for the judge."""
+        """The program with the problem's preamble, tests (or `tests`), limits, checker and form, for the judge."""
         return sandbox.Submission(
             code=with_preamble(self.preamble, program) if language in PYTHONS else program,
             tests=[test.case() for test in (self.tests if tests is None else tests)],
             language=language,
             limits=self.limits,
             checker=self.checker,
+            input_file=self.input_file,
+            output_file=self.output_file,
+            interactor=self.interactor,
         )
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over what a reward depends on: statement, preamble, tests, limits and checker."""
-        body = self.model_dump_json(
-            include={"statement", "starter_code", "preamble", "tests", "cpu_s", "memory_mb", "checker"}
-        )
-        return hashlib.sha256(body.encode()).hexdigest()[:16]
+        """16 hex digits over what a reward depends on: statement, preamble, tests, limits, checker and form."""
+        known = {"statement", "starter_code", "preamble", "tests", "cpu_s", "memory_mb", "checker"}
+        body = self.model_dump(mode="json", include=known)
+        for test in body["tests"]:
+            if not test["group"]:  # problems without later fields keep the fingerprint they always had
+                del test["group"]
+        for name in ("input_file", "output_file", "interactor", "subtasks"):
+            if value := getattr(self, name):
+                body[name] = [part.model_dump() for part in value] if name == "subtasks" else value
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 _FUTURE = re.compile(r"^from __future__ import [^\n(\\]+\n?", re.MULTILINE)

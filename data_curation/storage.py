@@ -21,11 +21,13 @@ _TEST = pa.struct(
         ("call", pa.large_string()),
         ("weight", pa.float64()),
         ("sample", pa.bool_()),
+        ("group", pa.string()),
     ]
 )
 _SOLUTION = pa.struct(
     [("code", pa.large_string()), ("language", pa.string()), ("verdict", pa.string()), ("note", pa.string())]
 )
+_SUBTASK = pa.struct([("name", pa.string()), ("points", pa.float64()), ("policy", pa.string())])
 PROBLEM_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -37,7 +39,11 @@ PROBLEM_SCHEMA = pa.schema(
         ("generator", pa.struct([("code", pa.large_string()), ("arguments", pa.list_(pa.string()))])),
         ("cpu_s", pa.float64()),
         ("memory_mb", pa.int64()),
-        ("checker", pa.string()),
+        ("checker", pa.large_string()),
+        ("input_file", pa.string()),
+        ("output_file", pa.string()),
+        ("interactor", pa.large_string()),
+        ("subtasks", pa.list_(_SUBTASK)),
         ("languages", pa.list_(pa.string())),
         ("solutions", pa.list_(_SOLUTION)),
         ("family", pa.string()),

@@ -17,7 +17,7 @@ class TestCase:
       with an empty input, ``set(f([1, 2]))``. `output` is the JSON text of the expected value (tuples as lists,
       sets as ``{"__set__": [...]}``, non-string dict keys as ``{"__dict__": [[key, value], ...]}``).
 
-    `output` never enters a process that runs a program.
+    `output` never enters a process that runs a program. Tests with the same `group` form a subtask.
     """
 
     __test__ = False  # not a pytest class
@@ -27,6 +27,7 @@ class TestCase:
     call: str | None = None
     weight: float = 1.0
     name: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True)

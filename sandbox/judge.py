@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import hashlib
 import logging
 import math
 import os
 import queue
+import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +22,9 @@ from sandbox import checkers, languages
 from sandbox.cases import Limits, TestCase
 from sandbox.checkers import user
 from sandbox.execution.cache import VerdictCache, key_of
-from sandbox.execution.job import Facts, Job, Program, RunInput, RunLimits
+from sandbox.execution.job import Facts, Interactor, Job, Program, RunInput, RunLimits
 from sandbox.execution.pool import Pool
-from sandbox.grading import Grading, allowed_failures, run_input
+from sandbox.grading import Form, Grading, Stop
 from sandbox.isolation import levels
 from sandbox.languages import CompileError, ToolchainMissing
 from sandbox.verdicts import Judgement, Verdict
@@ -32,15 +34,26 @@ _log = logging.getLogger("sandbox")
 Progress = Callable[[int, int], object]  # (done, total)
 
 
+_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """A program to be judged on tests."""
+    """A program to be judged on tests.
+
+    `input_file` and `output_file` name the files the program reads and writes where a problem does not use the
+    standard streams. `interactor` is the problem's side of a conversation, written like a checker of its own
+    ("python:...", "testlib:...", "kattis:..."); it decides instead of `checker`.
+    """
 
     code: str
     tests: Sequence[TestCase]
     language: str = "python"
     limits: Limits = field(default_factory=Limits)
     checker: str = "tokens"
+    input_file: str = ""
+    output_file: str = ""
+    interactor: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,28 @@ class Statistics:
         return self.busy / self.workers
 
 
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A submission found to make sense."""
+
+    submission: Submission
+    language: languages.Language
+    checker: checkers.Checker
+    interactor: user.Referee | None
+    limits: RunLimits
+    stop: Stop
+    keep_output: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A program's text, with the further files it includes."""
+
+    language: languages.Language
+    code: str
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(eq=False)
 class _Pending:
     """A judgement under way; several equal submissions may wait for it."""
@@ -89,7 +124,8 @@ class Judge:
     `workers` defaults to the CPUs this process may use. The best protection level the machine offers is taken;
     below `min_protection` ("namespaced" or "confined") it refuses to start, unless `allow_unconfined` accepts mere
     resource limits. `protection` names one level exactly. `cache` is False, True (in memory) or a path of a SQLite
-    file. `silence_s`: a busy worker heard nothing of for that long is replaced.
+    file. `silence_s`: a busy worker heard nothing of for that long is replaced. `testlib` is the path of testlib.h,
+    for checkers and interactors that include it (default: the environment variable SANDBOX_TESTLIB).
     """
 
     def __init__(
@@ -101,6 +137,7 @@ class Judge:
         *,
         protection: str | None = None,
         silence_s: float = 20.0,
+        testlib: str | Path | None = None,
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers}: at least 1 is needed")
@@ -113,7 +150,8 @@ class Judge:
         self.cache: VerdictCache | None = None
         if cache is not False:
             self.cache = VerdictCache(path=None if cache is True else cache)
-        self._pool = Pool(self._workers, self.protection, silence_s)
+        self._testlib = _read_testlib(testlib or os.environ.get("SANDBOX_TESTLIB"))
+        self._pool = Pool(self._workers, self.protection, silence_s, languages.runtime_paths())
         self._compilers = ThreadPoolExecutor(self._workers, thread_name_prefix="sandbox-compile")
         self._pending: dict[bytes, _Pending] = {}
         self._lock = threading.Lock()
@@ -133,11 +171,14 @@ class Judge:
         language: str = "python",
         limits: Limits | None = None,
         checker: str = "tokens",
+        input_file: str = "",
+        output_file: str = "",
+        interactor: str = "",
         stop: str = "first_failure",
         keep_output: bool = False,
     ) -> Judgement:
         """Judgement of `code` on `tests`. ValueError for empty tests or an unknown language, checker or stop rule."""
-        submission = Submission(code, tests, language, limits or Limits(), checker)
+        submission = Submission(code, tests, language, limits or Limits(), checker, input_file, output_file, interactor)
         with self._submitted([submission], stop, keep_output) as futures:
             return futures[0].result()
 
@@ -149,11 +190,14 @@ class Judge:
         language: str = "python",
         limits: Limits | None = None,
         checker: str = "tokens",
+        input_file: str = "",
+        output_file: str = "",
+        interactor: str = "",
         stop: str = "first_failure",
         keep_output: bool = False,
     ) -> Judgement:
         """`judge` for asynchronous callers; cancelling it stops the run."""
-        submission = Submission(code, tests, language, limits or Limits(), checker)
+        submission = Submission(code, tests, language, limits or Limits(), checker, input_file, output_file, interactor)
         with self._submitted([submission], stop, keep_output) as futures:
             # shielded: the future may be shared with other callers; leaving the block stops the run if it is not
             return await asyncio.shield(asyncio.wrap_future(futures[0]))
@@ -199,7 +243,7 @@ class Judge:
         """What `code` does with each of `inputs` as standard input; nothing is compared."""
         spoken = languages.find(language)
         _require(spoken)
-        run_limits = _run_limits(limits or Limits(), spoken.factor)
+        run_limits = _run_limits(limits or Limits(), spoken)
         encoded = [i if isinstance(i, bytes) else i.encode("utf-8", "surrogateescape") for i in inputs]
         if not encoded:
             return []
@@ -208,7 +252,7 @@ class Judge:
         seen: list[Execution] = []
         future: Future[list[Execution]] = Future()
 
-        def on_facts(_: int, facts: Facts) -> bool:
+        def on_facts(_: int, facts: Facts) -> int:
             seen.append(
                 Execution(
                     facts.verdict,
@@ -221,7 +265,7 @@ class Judge:
                     facts.exit_code if facts.exit_code is not None else facts.signal and -facts.signal,
                 )
             )
-            return True
+            return 1
 
         def on_done(error: str | None, compile_error: str | None) -> None:
             if compile_error is not None:
@@ -231,7 +275,8 @@ class Judge:
             future.set_result(seen + [missing] * (len(encoded) - len(seen)))
 
         pending: _Pending = _Pending(Future())
-        self._start(pending, spoken, code, [RunInput(data) for data in encoded], run_limits, on_facts, on_done)
+        runs = [RunInput(data) for data in encoded]
+        self._start(pending, _Source(spoken, code), runs, run_limits, on_facts, on_done)
         try:
             return future.result()
         finally:
@@ -240,7 +285,7 @@ class Judge:
 
     def check(self, submission: Submission, stop: str = "first_failure") -> None:
         """Nothing for a submission that can be judged here; else the error that judging it would raise at once."""
-        self._check(submission, stop)
+        self._check(submission, stop, False)
 
     def close(self) -> None:
         """Ends all workers. Judgements still awaited come out as IE."""
@@ -277,47 +322,54 @@ class Judge:
         self, submissions: list[Submission], stop: str, keep_output: bool
     ) -> Iterator[list[Future[Judgement]]]:
         """Futures of the submissions; those not done when the block is left are cancelled."""
-        checked = [self._check(submission, stop) for submission in submissions]
+        checked = [self._check(submission, stop, keep_output) for submission in submissions]
         entries: list[tuple[bytes, _Pending]] = []
         try:
-            for submission, (language, checker, limits) in zip(submissions, checked, strict=True):
-                entries.append(self._submit(submission, language, checker, limits, stop, keep_output))
+            entries.extend(self._submit(one) for one in checked)
             yield [pending.future for _, pending in entries]
         finally:
             for key, pending in entries:
                 self._leave(key, pending)
 
-    def _check(self, submission: Submission, stop: str) -> tuple[languages.Language, checkers.Checker, RunLimits]:
+    def _check(self, submission: Submission, stop: str, keep_output: bool) -> _Checked:
         if self._closed:
             raise RuntimeError("this judge is closed")
         if not submission.tests:
             raise ValueError("no tests: a program cannot be judged on an empty list of tests")
-        allowed_failures(stop)
         language = languages.find(submission.language)
         checker = checkers.find(submission.checker)
+        interactor = user.parse(submission.interactor) if submission.interactor else None
+        if submission.interactor and interactor is None:
+            raise ValueError(
+                f"unknown interactor {submission.interactor[:60]!r}: known are "
+                + ", ".join(f"{protocol}:SOURCE" for protocol in user.PROTOCOLS)
+            )
+        for name in (submission.input_file, submission.output_file):
+            if name and not _FILE_NAME.fullmatch(name):
+                raise ValueError(f"file name {name!r}: letters, digits, '.', '_' and '-' only")
+        called = any(test.call is not None for test in submission.tests)
+        if called and language.name != "python":
+            raise ValueError(f"call-based tests are run in python only, not in {language.name}")
+        if called and (interactor or submission.input_file or submission.output_file):
+            raise ValueError("call-based tests have neither files nor an interactor")
+        if interactor and (submission.input_file or submission.output_file):
+            raise ValueError("an interactive problem has no input or output file")
         if submission.code.strip():
             _require(language)
-        return language, checker, _run_limits(submission.limits, language.factor)
+        for referee in (checker.referee, interactor):
+            if referee is not None:
+                _require(languages.find(referee.language))
+                if referee.protocol == "testlib" and self._testlib is None:
+                    raise ValueError(
+                        "a testlib program needs testlib.h: Judge(testlib=PATH), or its path in SANDBOX_TESTLIB"
+                    )
+        limits = _run_limits(submission.limits, language)
+        return _Checked(submission, language, checker, interactor, limits, Stop.parse(stop), keep_output)
 
-    def _submit(
-        self,
-        submission: Submission,
-        language: languages.Language,
-        checker: checkers.Checker,
-        limits: RunLimits,
-        stop: str,
-        keep_output: bool,
-    ) -> tuple[bytes, _Pending]:
-        key = key_of(
-            submission.code,
-            submission.tests,
-            language.name,
-            language.version(),
-            submission.limits,
-            checker.spec,
-            stop,
-            keep_output,
-        )
+    def _submit(self, checked: _Checked) -> tuple[bytes, _Pending]:
+        submission, language = checked.submission, checked.language
+        circumstances = (str(checked.stop), str(checked.keep_output), *self._own)
+        key = key_of(submission, f"{language.name} {language.version()}", circumstances)
         known = self.cache.get(key) if self.cache is not None else None
         if known is not None:
             pending = _Pending(Future())
@@ -340,46 +392,87 @@ class Judge:
 
         def ask(
             questions: list[RunInput],
-            on_facts: Callable[[int, Facts], bool],
+            on_facts: Callable[[int, Facts], int],
             on_done: Callable[[str | None, str | None], None],
         ) -> None:
-            program = Program("python", source=checker.program or b"")
-            pending.job = Job(program, questions, RunLimits.of(user.LIMITS, 1.0), on_facts, on_done)
-            self._pool.submit(pending.job)
+            assert checked.checker.referee is not None
+            source = self._source_of(checked.checker.referee, conversation=False)
+            self._start(pending, source, questions, RunLimits.of(user.LIMITS, 1.0), on_facts, on_done)
 
         tests = tuple(submission.tests)
-        grading = Grading(tests, checker, allowed_failures(stop), keep_output, self.protection, deliver, ask)
+        form = Form(submission.input_file, submission.output_file, checked.interactor)
+        grading = Grading(
+            tests, checked.checker, form, checked.stop, checked.keep_output, self.protection, deliver, ask
+        )
         if not submission.code.strip():
             deliver(grading.refused(Verdict.NO_CODE, "no program"))
             return key, pending
-        inputs = [run_input(test) for test in grading.tests]
-        self._start(pending, language, submission.code, inputs, limits, grading.on_facts, grading.on_done)
+        source = _Source(language, submission.code)
+        if checked.interactor is None:
+            inputs = [form.run_input(test, None) for test in tests]
+            self._start(pending, source, inputs, checked.limits, grading.on_facts, grading.on_done)
+        else:
+            self._converse(pending, source, checked.interactor, grading, checked.limits)
         return key, pending
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        return () if self._testlib is None else (hashlib.blake2b(self._testlib.encode()).hexdigest(),)
+
+    def _source_of(self, referee: user.Referee, *, conversation: bool) -> _Source:
+        files = dict(referee.files)
+        if referee.protocol == "testlib" and self._testlib is not None:
+            files["testlib.h"] = self._testlib
+        return _Source(languages.find(referee.language), referee.code(conversation=conversation), files)
+
+    def _converse(
+        self, pending: _Pending, source: _Source, referee: user.Referee, grading: Grading, limits: RunLimits
+    ) -> None:
+        """Starts the program against the interactor, which is built first."""
+
+        def with_interactor(program: Program) -> None:
+            own_limits = RunLimits.of(user.INTERACTOR_LIMITS, 1.0)
+            interactor = Interactor(program, referee.conversation_arguments, own_limits)
+            inputs = [grading.form.run_input(test, interactor) for test in grading.tests]
+            self._start(pending, source, inputs, limits, grading.on_facts, grading.on_done)
+
+        def failed(error: str | None, compile_error: str | None) -> None:
+            grading.on_done(error or f"the interactor does not compile: {compile_error}", None)
+
+        self._prepare(pending, self._source_of(referee, conversation=True), with_interactor, failed)
 
     def _start(
         self,
         pending: _Pending,
-        language: languages.Language,
-        code: str,
+        source: _Source,
         inputs: list[RunInput],
         limits: RunLimits,
-        on_facts: Callable[[int, Facts], bool],
+        on_facts: Callable[[int, Facts], int],
         on_done: Callable[[str | None, str | None], None],
     ) -> None:
-        workshop = languages.Workshop(self._pool.artifacts, self.protection)
-
         def enqueue(program: Program) -> None:
             pending.job = Job(program, inputs, limits, on_facts, on_done)
             self._pool.submit(pending.job)
 
-        if not language.compiled:
-            enqueue(language.prepare(code, workshop))
+        self._prepare(pending, source, enqueue, on_done)
+
+    def _prepare(
+        self,
+        pending: _Pending,
+        source: _Source,
+        use: Callable[[Program], None],
+        on_done: Callable[[str | None, str | None], None],
+    ) -> None:
+        """Gives the program ready to run to `use`, or says to `on_done` why there is none."""
+        workshop = languages.Workshop(self._pool.artifacts, self.protection)
+        if not source.language.compiled:
+            use(source.language.prepare(source.code, workshop, source.files))
             return
 
         def build() -> None:
             try:
                 if pending.waiting:
-                    enqueue(language.prepare(code, workshop))
+                    use(source.language.prepare(source.code, workshop, source.files))
                 else:
                     on_done("cancelled", None)
             except CompileError as error:
@@ -391,7 +484,10 @@ class Judge:
             if future.cancelled():
                 on_done("the judge was closed", None)
 
-        self._compilers.submit(build).add_done_callback(dropped)
+        try:
+            self._compilers.submit(build).add_done_callback(dropped)
+        except RuntimeError:  # shut down meanwhile
+            on_done("the judge was closed", None)
 
     def _leave(self, key: bytes, pending: _Pending) -> None:
         """One waiter less; the last one to leave stops the work."""
@@ -413,12 +509,21 @@ def _require(language: languages.Language) -> None:
         raise ToolchainMissing(f"{language.name} cannot be used here: {remedy}")
 
 
-def _run_limits(limits: Limits, factor: float) -> RunLimits:
+def _run_limits(limits: Limits, language: languages.Language) -> RunLimits:
     for name in ("cpu_s", "wall_s", "memory_mb", "output_mb"):
         value = getattr(limits, name)
         if value is not None and not (value > 0 and math.isfinite(value)):
             raise ValueError(f"limits: {name}={value} must be a positive finite number")
-    return RunLimits.of(limits, factor)
+    return RunLimits.of(limits, language.factor, language.runtime_mb)
+
+
+def _read_testlib(path: str | Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"testlib {path}: cannot be read: {error}") from None
 
 
 _default: Judge | None = None

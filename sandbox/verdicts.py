@@ -37,6 +37,7 @@ class CaseResult:
     memory_mb: float = 0.0
     message: str = ""
     output: str | None = None  # first bytes of what the program printed, only when asked for (`keep_output`)
+    points: float | None = None  # given by a checker that grades in points
 
 
 @dataclass(frozen=True, slots=True)

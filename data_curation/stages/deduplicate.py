@@ -268,7 +268,7 @@ def _new_tests(keeper: Problem, copies: Sequence[Problem]) -> list[Test]:
     known = {(test.input.strip(), test.call) for test in keeper.tests}
     new: list[Test] = []
     for copy in copies:
-        if copy.checker != keeper.checker or _interface(copy.tests) != _interface(keeper.tests):
+        if _form(copy) != _form(keeper) or _interface(copy.tests) != _interface(keeper.tests):
             continue
         for test in copy.tests:
             key = (test.input.strip(), test.call)
@@ -276,6 +276,11 @@ def _new_tests(keeper: Problem, copies: Sequence[Problem]) -> list[Test]:
                 known.add(key)
                 new.append(test.model_copy(update={"sample": False}))
     return new
+
+
+def _form(problem: Problem) -> tuple[object, ...]:
+    """What must agree for two problems' tests to be worth the same; tests of subtasks are never mixed."""
+    return problem.checker, problem.input_file, problem.output_file, problem.interactor, bool(problem.subtasks)
 
 
 def _agreed(problems: Sequence[Problem], new: dict[int, list[Test]], work: Workplace) -> dict[int, list[Test]]:

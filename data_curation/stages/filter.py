@@ -41,6 +41,8 @@ def fault(problem: Problem, options: FilterOptions, known_languages: Collection[
         return "unknown language", f"{', '.join(problem.languages)}; known: {', '.join(sorted(known_languages))}"
     if (unknown := _unknown_checker(problem.checker)) is not None:
         return "unknown checker", unknown
+    if problem.interactor and (unknown := _unknown_interactor(problem.interactor)) is not None:
+        return "unknown interactor", unknown
     if options.samples_in_statement and (missing := _sample_not_shown(problem)):
         return "statement is cut short", f"sample test {missing} is not in it"
     if options.require_solution and not any(s.verdict == "accepted" for s in problem.solutions):
@@ -54,6 +56,13 @@ def _unknown_checker(spec: str) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+def _unknown_interactor(spec: str) -> str | None:
+    try:
+        return None if checkers.user.parse(spec) is not None else spec[:60]
+    except ValueError as error:
+        return str(error)
 
 
 def _sample_not_shown(problem: Problem) -> int | None:

@@ -10,11 +10,12 @@ import struct
 HEAD = struct.Struct("<IB")
 _CHUNK = 1 << 20
 
-# cpu_us, wall_us, memory_kb (resident, above the baseline), address space slack kb, output bytes, length of the call
+# cpu_us, wall_us, memory_kb (resident, above the baseline), address space slack kb (0: none is set), output bytes,
+# length of the options (JSON: call, arguments, files, collect, interactor); options, files and input follow
 TEST = struct.Struct("<QQQQQI")
 # reason, wait status, cpu_us, wall_us, peak kb, length of stderr tail, of the value, of the output
 RESULT = struct.Struct("<BiQQQIQQ")
-FINISHED, CPU, WALL, MEMORY, DISK, THREADS, ABORTED, UNSTARTED = range(8)
+FINISHED, CPU, WALL, MEMORY, DISK, THREADS, ABORTED, UNSTARTED, OUTPUT = range(9)
 
 
 class Closed(Exception):

@@ -23,6 +23,7 @@ EXECUTE, WRITE_FILE, READ_FILE, READ_DIR, REMOVE_FILE = 1 << 0, 1 << 1, 1 << 2, 
 MAKE_REG, TRUNCATE, IOCTL_DEV = 1 << 8, 1 << 14, 1 << 15
 READ = READ_FILE | READ_DIR
 SCRATCH = READ | WRITE_FILE | REMOVE_FILE | MAKE_REG | TRUNCATE
+BUILD = SCRATCH | 1 << 4 | 1 << 7  # and directories, which some compilers work in
 
 
 def _check(result: int, what: str) -> int:

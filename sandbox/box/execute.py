@@ -38,12 +38,12 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def run_binary(path: str, environment: dict) -> None:
+def run_binary(command: dict, arguments, keep_sigpipe_ignored: bool = False) -> None:
     import signal
 
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
-    os.execve(path, [path], environment)
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN if keep_sigpipe_ignored else signal.SIG_DFL)
+    os.execve(command["path"], [command["path"], *command["arguments"], *arguments], command["environment"])
 
 
 def _stream(fd: int, mode: str, name: str):
@@ -127,9 +127,10 @@ def _flush(stream) -> bool:
         return False
 
 
-def run_program(program, module: types.ModuleType, call) -> None:
+def run_program(program, module: types.ModuleType, call, arguments=()) -> None:
     """Runs the program to the end of the process."""
     gc.enable()
+    sys.argv[1:] = arguments
     namespace = module.__dict__
     if call is not None:
         _run_call(program, module, call)

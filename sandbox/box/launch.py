@@ -28,7 +28,7 @@ def main() -> None:
         if abi:
             rules = [(path, confine.READ | confine.EXECUTE) for path in setup["readable"]]
             rules.append(("/dev/null", confine.READ_FILE | confine.WRITE_FILE))
-            rules.append((setup["directory"], confine.SCRATCH))
+            rules.append((setup["directory"], confine.BUILD if setup["directories"] else confine.SCRATCH))
             confine.landlock_restrict(confine.landlock_ruleset(rules, abi))
         if setup["filter"]:
             confine.Filter(bytes.fromhex(setup["filter"]), ()).load()

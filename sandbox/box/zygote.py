@@ -76,6 +76,7 @@ def main() -> None:
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.umask(0o077)
+    os.makedirs(setup["scratch"], 0o700, exist_ok=True)
     os.chdir(setup["scratch"])
     for limit, value in (
         (resource.RLIMIT_CORE, 0), (resource.RLIMIT_NOFILE, 128), (resource.RLIMIT_MEMLOCK, 0),
@@ -109,7 +110,7 @@ def main() -> None:
                 code, own_pid_at = setup[name]
                 filters[name] = confine.Filter(bytes.fromhex(code), own_pid_at)
     server = supervise.Server(line, setup["scratch"], limited, ruleset, filters, execute.set_stage(1000))
-    for name in ("channel", "confine", "supervise", "execute"):
+    for name in ("channel", "confine", "dialogue", "structures", "supervise", "execute"):
         sys.modules.pop(name, None)
     gc.collect()
     gc.freeze()

@@ -20,13 +20,13 @@ Compare = Callable[[bytes, bytes], str | None]
 class Checker:
     """`compare(output, expected)` for printed output, `compare_values` for values of call-based tests.
 
-    `program` is set instead for a checker that has to run in the sandbox.
+    `referee` is set instead for a problem's own checker, which runs in the sandbox.
     """
 
     spec: str
     compare: Compare
     compare_values: Compare
-    program: bytes | None = None
+    referee: user.Referee | None = None
 
 
 _PLAIN: dict[str, tuple[Compare, values.Equality]] = {
@@ -44,15 +44,16 @@ _DEFAULT_TOLERANCE = 1e-6
 
 def names() -> list[str]:
     """Names of the known checkers."""
-    return sorted([*_PLAIN, "floats", "python"])
+    return sorted([*_PLAIN, "floats", *user.PROTOCOLS])
 
 
 @lru_cache(maxsize=256)
 def find(spec: str) -> Checker:
     """The checker that `spec` names. ValueError with the known names otherwise."""
+    referee = user.parse(spec)
+    if referee is not None:
+        return Checker(spec, _not_here, _not_here, referee)
     name, colon, parameter = spec.partition(":")
-    if name == "python" and parameter.strip():
-        return Checker(spec, _not_here, _not_here, user.program(parameter))
     if name == "floats":
         tolerance = _tolerance(spec, parameter) if colon else _DEFAULT_TOLERANCE
         return Checker(spec, numbers.floats(tolerance), values.Equality(tolerance=tolerance).compare)
@@ -63,7 +64,7 @@ def find(spec: str) -> Checker:
 
 
 def _not_here(output: bytes, expected: bytes) -> str | None:
-    raise NotImplementedError("a checker in Python runs in the sandbox, not in this process")
+    raise NotImplementedError("a problem's own checker runs in the sandbox, not in this process")
 
 
 def _tolerance(spec: str, parameter: str) -> float:

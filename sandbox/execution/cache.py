@@ -19,12 +19,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sandbox.cases import Limits, TestCase
 from sandbox.verdicts import CaseResult, Judgement, Verdict
 
-JUDGE_VERSION = 2  # raised whenever a verdict could come out differently for the same program, tests and limits
+JUDGE_VERSION = 3  # raised whenever a verdict could come out differently for the same program, tests and limits
 
 _log = logging.getLogger("sandbox")
 T = TypeVar("T")
@@ -39,21 +39,36 @@ class CacheUnusable(ValueError):
     """The file named as verdict cache cannot be one; the message says why and what to do."""
 
 
-def key_of(
-    code: str,
-    tests: Sequence[TestCase],
-    language: str,
-    version: str,
-    limits: Limits,
-    checker: str,
-    stop: str,
-    keep_output: bool,
-) -> bytes:
-    """32 bytes that agree exactly when a judgement must."""
+class _Judged(Protocol):
+    """The fields of a submission that a verdict depends on."""
+
+    @property
+    def code(self) -> str: ...
+    @property
+    def tests(self) -> Sequence[TestCase]: ...
+    @property
+    def limits(self) -> Limits: ...
+    @property
+    def checker(self) -> str: ...
+    @property
+    def input_file(self) -> str: ...
+    @property
+    def output_file(self) -> str: ...
+    @property
+    def interactor(self) -> str: ...
+
+
+def key_of(submission: _Judged, language: str, circumstances: Sequence[str]) -> bytes:
+    """32 bytes that agree exactly when a judgement must.
+
+    `language` is its name and version; `circumstances` are the stop rule and whatever else decides.
+    """
     digest = hashlib.blake2b(str(JUDGE_VERSION).encode(), digest_size=32)
-    for text in (code, language, version, repr(limits), checker, stop, str(keep_output)):
+    texts = [submission.code, language, repr(submission.limits), submission.checker]
+    texts += [submission.input_file, submission.output_file, submission.interactor, str(len(circumstances))]
+    for text in (*texts, *circumstances):
         _add(digest, text)
-    for test in tests:
+    for test in submission.tests:
         for name in _DECISIVE:
             value = getattr(test, name)
             _add(digest, value if type(value) is str else f"\0{value!r}")

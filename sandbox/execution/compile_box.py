@@ -15,6 +15,7 @@ from sandbox.isolation import bwrap, runtime, seccomp
 _CPU_S = 20
 _WALL_S = 300.0  # far above the CPU limit: reaching it means that the machine is stuck, not the program
 _LIMITS = {"CPU": _CPU_S, "AS": 2 << 30, "FSIZE": 256 << 20, "CORE": 0, "NOFILE": 256, "MEMLOCK": 0, "MSGQUEUE": 0}
+_MANAGED_LIMITS = {**{k: v for k, v in _LIMITS.items() if k != "AS"}, "DATA": 4 << 30}
 _DIAGNOSTICS = 4096
 
 
@@ -26,17 +27,19 @@ class Built:
     diagnostics: str
 
 
-def build(command: list[str], directory: str, level: str, readable: tuple[str, ...]) -> Built:
+def build(command: list[str], directory: str, level: str, readable: tuple[str, ...], *, managed: bool = False) -> Built:
     """Result of `command` run in `directory`, the only place it can write, at protection `level`.
 
-    `readable` are the paths of the tool chain. OSError when the box itself cannot be set up.
+    `readable` are the paths of the tool chain. A `managed` compiler reserves address space without using it: its
+    writable memory is limited instead. OSError when the box itself cannot be set up.
     """
     setup = {
         "command": command,
         "directory": directory,
         "level": level,
-        "limits": _LIMITS,
+        "limits": _MANAGED_LIMITS if managed else _LIMITS,
         "readable": readable,
+        "directories": managed,
         "filter": seccomp.compile_filter().code.hex() if seccomp.supported() else "",
         "environment": runtime.environment() | {"TMPDIR": directory, "PATH": _search_path(command[0])},
     }

@@ -14,22 +14,41 @@ from sandbox.verdicts import Verdict
 
 # Address space beyond the memory limit: thread stacks and reservations are not memory in use. Residency is watched.
 _SLACK_KB = {"python": 1 << 20, "native": 4 << 20}
+_UNBOUNDED = 0  # a managed runtime reserves far more address space than it uses
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program ready to run: Python source, or a binary with the libraries it may load."""
+    """A program ready to run: Python source, or a binary with its arguments and the libraries it may load.
+
+    `managed` marks runtimes (Java, JavaScript, Go, PyPy) whose address space says nothing about their memory.
+    "{memory_mb}" in an argument stands for the memory limit.
+    """
 
     kind: str  # "python" or "native"
     source: bytes = b""
     path: str = ""
+    arguments: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    managed: bool = False
 
-    def message(self) -> bytes:
+    def message(self, limits: RunLimits) -> bytes:
         if self.kind == "python":
             return b"P" + self.source
-        job = {"path": self.path, "libraries": self.libraries, "environment": {"LANG": "C.UTF-8"}}
-        return b"N" + json.dumps(job).encode()
+        return b"N" + json.dumps(self.command(limits.memory_kb)).encode()
+
+    def command(self, memory_kb: int) -> dict[str, object]:
+        """What the supervisor has to know of a binary."""
+        return {
+            "path": self.path,
+            "arguments": [a.replace("{memory_mb}", str(memory_kb // 1024)) for a in self.arguments],
+            "libraries": self.libraries,
+            "environment": {"LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0"},
+        }
+
+    @property
+    def slack_kb(self) -> int:
+        return _UNBOUNDED if self.managed else _SLACK_KB[self.kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +61,45 @@ class RunLimits:
     output_bytes: int
 
     @classmethod
-    def of(cls, limits: Limits, factor: float) -> RunLimits:
+    def of(cls, limits: Limits, factor: float, runtime_mb: int = 0) -> RunLimits:
+        """`runtime_mb` is what the language's runtime holds before the program adds anything."""
         cpu = limits.cpu_s * (factor if limits.language_factors else 1.0)
         wall = limits.wall_s if limits.wall_s is not None else 3 * cpu + 2
-        return cls(cpu, wall, limits.memory_mb * 1024, int(limits.output_mb * (1 << 20)))
+        return cls(cpu, wall, (limits.memory_mb + runtime_mb) * 1024, int(limits.output_mb * (1 << 20)))
+
+
+@dataclass(frozen=True, slots=True)
+class Interactor:
+    """The problem's side of a conversation: a program, how it is called, and its own limits.
+
+    `arguments` may name "{input}", "{answer}" and "{notes}" (a private directory it may write).
+    """
+
+    program: Program
+    arguments: tuple[str, ...]
+    limits: RunLimits
 
 
 @dataclass(frozen=True, slots=True)
 class RunInput:
-    """Standard input, and the call for a call-based test."""
+    """What one run is given.
 
-    data: bytes
+    `files` lie in the working directory before it starts (a name ending in "/" makes a directory). `collect` names
+    the file whose content comes back as `Facts.value`. With an `interactor`, standard input and output are its pipes,
+    and `files` ("input", "answer") reach only the interactor.
+    """
+
+    data: bytes = b""
     call: bytes | None = None
+    files: tuple[tuple[str, bytes], ...] = ()
+    arguments: tuple[str, ...] = ()
+    collect: str = ""
+    interactor: Interactor | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of input, files included."""
+        return len(self.data) + sum(len(content) for _, content in self.files)
 
 
 @dataclass(slots=True)
@@ -75,7 +121,9 @@ class Facts:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """A program and its runs. `on_facts(index, facts)` returns whether to go on; `on_done(error)` ends it.
+    """A program and its runs. `on_facts(index, facts)` returns how many runs to move on by, 0 to stop.
+
+    `on_done(error, compile_error)` ends it.
 
     Both are called in the pool's thread. `error` is set when the judge failed (the program is not to blame).
     `compile_error` is set when the program is no valid source.
@@ -84,7 +132,7 @@ class Job:
     program: Program
     inputs: Sequence[RunInput]
     limits: RunLimits
-    on_facts: Callable[[int, Facts], bool]
+    on_facts: Callable[[int, Facts], int]
     on_done: Callable[[str | None, str | None], None]  # judge's error, compile error
     position: int = 0
     attempts: int = 0
@@ -92,17 +140,45 @@ class Job:
     killed_at: set[int] = field(default_factory=set)
 
 
-def test_message(item: RunInput, limits: RunLimits, kind: str) -> bytes:
+def test_message(item: RunInput, limits: RunLimits, program: Program) -> bytes:
     """The test as the supervisor reads it; its output is not part of it."""
-    head = channel.TEST.pack(
-        int(limits.cpu_s * 1e6),
-        int(limits.wall_s * 1e6),
-        limits.memory_kb,
-        _SLACK_KB[kind],
-        limits.output_bytes,
-        len(item.call or b""),
-    )
-    return head + (item.call or b"") + item.data
+    options = _options(item)
+    head = channel.TEST.pack(*_numbers(limits, program), len(options))
+    return b"".join((head, options, *(content for _, content in _files(item)), item.data))
+
+
+def _numbers(limits: RunLimits, program: Program) -> tuple[int, int, int, int, int]:
+    cpu_us, wall_us = int(limits.cpu_s * 1e6), int(limits.wall_s * 1e6)
+    return cpu_us, wall_us, limits.memory_kb, program.slack_kb, limits.output_bytes
+
+
+def _files(item: RunInput) -> tuple[tuple[str, bytes], ...]:
+    # the interactor's source travels like its secrets, so that it never lies in memory that a run inherits
+    source = item.interactor.program.source if item.interactor is not None else b""
+    return (*item.files, ("source", source)) if item.interactor is not None else item.files
+
+
+def _options(item: RunInput) -> bytes:
+    """JSON of what an ordinary run does not need; empty for one."""
+    options: dict[str, object] = {}
+    if item.call is not None:
+        options["call"] = item.call.decode("utf-8", "surrogateescape")
+    if item.arguments:
+        options["arguments"] = item.arguments
+    if item.collect:
+        options["collect"] = item.collect
+    files = _files(item)
+    if files:
+        options["files"] = [(name, len(content)) for name, content in files]
+    if item.interactor is not None:
+        interactor = item.interactor
+        options["interactor"] = {
+            "native": interactor.program.kind == "native",
+            "limits": _numbers(interactor.limits, interactor.program),
+            "arguments": interactor.arguments,
+            "command": interactor.program.command(interactor.limits.memory_kb),
+        }
+    return json.dumps(options).encode() if options else b""
 
 
 def read_facts(body: bytes | bytearray, limits: RunLimits) -> Facts:
@@ -143,7 +219,7 @@ def _judge_end(reason: int, status: int, facts: Facts, peak_kb: int, limits: Run
     if reason == channel.THREADS:
         return Verdict.RE, "too many threads"
     signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if signalled == signal.SIGXFSZ or len(facts.stdout) >= limits.output_bytes:
+    if reason == channel.OUTPUT or signalled == signal.SIGXFSZ or len(facts.stdout) >= limits.output_bytes:
         return Verdict.OLE, f"printed more than {limits.output_bytes / (1 << 20):g} MiB"
     if signalled == signal.SIGXCPU:
         return Verdict.TLE, f"used {facts.cpu_s:.2f} s of CPU, limit {limits.cpu_s:g} s"

@@ -25,10 +25,12 @@ class Pool:
     """Up to `size` workers at one protection level, started when work waits for them.
 
     `silence_s` is how long a busy worker may say nothing (it reports every second) before it is replaced.
+    `runtimes` are the paths of language runtimes that programs may need.
     """
 
-    def __init__(self, size: int, level: str, silence_s: float = 20.0) -> None:
+    def __init__(self, size: int, level: str, silence_s: float = 20.0, runtimes: tuple[str, ...] = ()) -> None:
         self.size = size
+        self._runtimes = runtimes
         self.level = level
         self.replaced = 0
         self._silence_s = silence_s
@@ -170,7 +172,7 @@ class Pool:
         while len(self._workers) < self.size and starting < len(self._waiting):
             starting += 1
             try:
-                worker = Worker(self.level, self._artifacts)
+                worker = Worker(self.level, self._artifacts, self._runtimes)
             except OSError as error:
                 self._start_failed(f"cannot start a worker: {error}")
                 return
@@ -189,11 +191,11 @@ class Pool:
     def _start_job(self, worker: Worker, job: Job) -> None:
         worker.job = job
         worker.heard = time.monotonic()
-        worker.send("J", job.program.message())
+        worker.send("J", job.program.message(job.limits))
         self._send_test(worker, job)
 
     def _send_test(self, worker: Worker, job: Job) -> None:
-        worker.send("T", test_message(job.inputs[job.position], job.limits, job.program.kind))
+        worker.send("T", test_message(job.inputs[job.position], job.limits, job.program))
         self._push(worker)
 
     def _push(self, worker: Worker) -> None:
@@ -249,9 +251,9 @@ class Pool:
             job.killed_at.add(job.position)  # perhaps the machine ran out of memory: once more
             self._send_test(worker, job)
             return
-        go_on = job.on_facts(job.position, facts)
-        job.position += 1
-        if go_on and job.position < len(job.inputs):
+        step = job.on_facts(job.position, facts)
+        job.position += step
+        if step and job.position < len(job.inputs):
             self._send_test(worker, job)
         else:
             self._finish(worker, job)

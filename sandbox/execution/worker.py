@@ -27,7 +27,7 @@ class WorkerFailed(Exception):
 class Worker:
     """A started worker. `send` queues bytes, `flush` and `receive` never block."""
 
-    def __init__(self, level: str, artifacts: str) -> None:
+    def __init__(self, level: str, artifacts: str, runtimes: tuple[str, ...] = ()) -> None:
         self.level = level
         self.report: dict[str, object] = {}
         self.ready = False
@@ -45,10 +45,11 @@ class Worker:
                 theirs.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
             command = runtime.zygote_command(theirs.fileno())
             if level == "namespaced":
-                command = bwrap.command(command, read_only=(artifacts,))
+                command = bwrap.command(command, read_only=(artifacts, *runtimes))
                 scratch = bwrap.SCRATCH
             else:
-                scratch = self._scratch = tempfile.mkdtemp(prefix="run-")
+                self._scratch = tempfile.mkdtemp(prefix="run-")
+                scratch = f"{self._scratch}/scratch"
             # Popen starts by vfork and exec: the caller, which may hold threads and gigabytes, is never forked.
             self.process = subprocess.Popen(
                 command,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sandbox.isolation import runtime
 
-SCRATCH = "/tmp/scratch"
+SCRATCH = "/tmp/run/scratch"
 _TMP_BYTES = 320 << 20
 
 
@@ -38,7 +38,7 @@ def command(inner: list[str], *, read_only: tuple[str, ...] = (), writable: tupl
     arguments = [bwrap, "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
     arguments += ["--unshare-cgroup-try", "--uid", "65534", "--gid", "65534", "--hostname", "box"]
     arguments += ["--as-pid-1", "--die-with-parent", "--new-session", "--cap-drop", "ALL"]
-    arguments += ["--size", str(_TMP_BYTES), "--tmpfs", "/tmp", "--dir", SCRATCH, "--proc", "/proc"]
+    arguments += ["--size", str(_TMP_BYTES), "--tmpfs", "/tmp", "--dir", os.path.dirname(SCRATCH), "--proc", "/proc"]
     arguments += ["--dev", "/dev"]
     visible = [runtime.interpreter(), str(runtime.BOX), *runtime.library_paths(), *read_only]
     arguments += _binds(visible)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from sandbox.execution.job import Program
+
+NO_FILES: Mapping[str, str] = MappingProxyType({})
 
 
 class ToolchainMissing(RuntimeError):
@@ -29,6 +33,7 @@ class Language(Protocol):
 
     name: str
     factor: float  # multiplies a problem's CPU limit
+    runtime_mb: int  # memory of the runtime itself, not charged to the program
     compiled: bool
 
     def missing(self) -> str | None:
@@ -37,5 +42,8 @@ class Language(Protocol):
     def version(self) -> str:
         """What a cached verdict depends on besides the code."""
 
-    def prepare(self, code: str, workshop: Workshop) -> Program:
-        """The program ready to run. CompileError when `code` is at fault."""
+    def runtime_paths(self) -> tuple[str, ...]:
+        """What of the runtime must be visible where programs run, beyond the system's libraries."""
+
+    def prepare(self, code: str, workshop: Workshop, files: Mapping[str, str] = NO_FILES) -> Program:
+        """The program ready to run; it may include `files`. CompileError when `code` is at fault."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 
 from sandbox.execution.job import Program
-from sandbox.languages.base import Workshop
+from sandbox.languages.base import NO_FILES, Workshop
 
 
 class Python:
     name = "python"
     factor = 5.0
+    runtime_mb = 0  # the bare interpreter's memory is measured and taken off
     compiled = False
 
     def missing(self) -> str | None:
@@ -19,5 +21,8 @@ class Python:
     def version(self) -> str:
         return f"{platform.python_implementation()} {platform.python_version()}"
 
-    def prepare(self, code: str, workshop: Workshop) -> Program:
+    def runtime_paths(self) -> tuple[str, ...]:
+        return ()
+
+    def prepare(self, code: str, workshop: Workshop, files: Mapping[str, str] = NO_FILES) -> Program:
         return Program("python", source=code.encode("utf-8", "surrogatepass"))

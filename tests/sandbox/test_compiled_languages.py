@@ -148,14 +148,15 @@ def test_bombs_for_the_compiler_are_compile_errors(judge: sandbox.Judge, code: s
 def test_a_missing_compiler_is_named_with_its_remedy(judge: sandbox.Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     from sandbox import languages
 
-    monkeypatch.setattr(languages.find("cpp"), "_compiler", "no-such-compiler")
-    monkeypatch.delitem(languages.find("cpp").__dict__, "_path", raising=False)
-    try:
+    cpp = languages.find("cpp")
+    with monkeypatch.context() as patched:
+        patched.setattr(cpp, "tool", "no-such-compiler")
+        patched.delitem(cpp.__dict__, "path", raising=False)
         with pytest.raises(ToolchainMissing, match="install"):
             judge.judge(ADDER, [TestCase("1", "2")], language="cpp")
         assert "install" in str(available()["cpp"])
-    finally:
-        languages.find("cpp").__dict__.pop("_path", None)
+    cpp.__dict__.pop("path", None)
+    assert available()["cpp"] is None
 
 
 def test_binaries_go_with_the_judge(judge: sandbox.Judge) -> None:

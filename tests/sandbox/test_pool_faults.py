@@ -63,9 +63,9 @@ def test_a_job_that_loses_two_workers_is_an_infrastructure_error(own_judge: Judg
         future = thread.submit(own_judge.judge, SLEEPER, [TestCase("30", "1")])
         for _ in range(2):
             wait_for(lambda: any(len(descendants(pid)) >= 3 for pid in own_judge.worker_pids()))
-            os.kill(own_judge.worker_pids()[0], signal.SIGKILL)
-            killed = own_judge.worker_pids()
-            wait_for(lambda killed=killed: own_judge.worker_pids() != killed)  # type: ignore[misc]
+            victim = own_judge.worker_pids()[0]
+            os.kill(victim, signal.SIGKILL)
+            wait_for(lambda victim=victim: victim not in own_judge.worker_pids())  # type: ignore[misc]
         judgement = future.result(60)
     assert judgement.verdict is Verdict.IE
     assert own_judge.judge(ADDER, [TestCase("1", "2")]).accepted

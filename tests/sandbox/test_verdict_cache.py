@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sandbox
-from sandbox import CaseResult, Judgement, Limits, TestCase, Verdict
+from sandbox import CaseResult, Judgement, Limits, Submission, TestCase, Verdict
 from sandbox.execution import cache
 from sandbox.execution.cache import CacheUnusable, VerdictCache, cacheable
 
@@ -75,7 +75,7 @@ def test_what_load_or_the_judge_may_have_caused_is_never_kept(verdict: Verdict, 
 
 def test_a_verdict_of_another_version_of_the_judge_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     def name() -> bytes:
-        return cache.key_of("code", [TestCase("1", "2")], "python", "3", Limits(), "tokens", "never", False)
+        return cache.key_of(Submission("code", [TestCase("1", "2")]), "python 3", ("never", "False"))
 
     before = name()
     assert name() == before

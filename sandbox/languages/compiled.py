@@ -1,0 +1,156 @@
+"""What languages have in common whose programs are built or checked once, in the compile box, and kept by content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+from sandbox.execution.compile_box import Built, build
+from sandbox.execution.job import Program
+from sandbox.isolation import runtime
+from sandbox.languages.base import NO_FILES, CompileError, Workshop
+
+_MAX_SOURCE = 1 << 20
+_MAX_BINARY = 200 << 20
+TOOLCHAIN = (
+    "/usr/bin", "/usr/include", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/local/include",
+    "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/alternatives",
+)  # fmt: skip
+
+
+class Compiled:
+    """A language with a tool that must see the program before it runs.
+
+    Subclasses give the tool's name, the package that brings it, the commands to run in the build directory, and the
+    program that comes of it. The source lies in `source_name`, the product is expected in `product`.
+    """
+
+    name = ""
+    factor = 1.0
+    runtime_mb = 0
+    compiled = True
+    managed_compiler = False  # the compiler itself is a program of a managed runtime
+    tool = ""
+    package = ""
+    suffix = ""
+    product = "main"
+
+    def missing(self) -> str | None:
+        if self.path is None:
+            return f"{self.tool} not found: install it (Debian, Ubuntu: apt-get install {self.package})"
+        return None
+
+    def version(self) -> str:
+        return f"{self.identity} {' '.join(self.options)}"
+
+    def runtime_paths(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def options(self) -> list[str]:
+        """Options that decide what a program means; part of the version."""
+        return []
+
+    @cached_property
+    def path(self) -> str | None:
+        """The tool itself, not a link to it."""
+        found = shutil.which(self.tool)
+        return os.path.realpath(found) if found else None
+
+    @cached_property
+    def identity(self) -> str:
+        if self.path is None:
+            return f"{self.tool} (missing)"
+        return said([self.path, *self.version_arguments]).partition("\n")[0]
+
+    version_arguments: tuple[str, ...] = ("--version",)
+
+    def prepare(self, code: str, workshop: Workshop, files: Mapping[str, str] = NO_FILES) -> Program:
+        """The program ready to run. CompileError with the compiler's first lines when the source is at fault."""
+        source = code.encode("utf-8", "surrogatepass")
+        if len(source) > _MAX_SOURCE:
+            raise CompileError(f"source of {len(source)} bytes: at most {_MAX_SOURCE} are compiled")
+        parts = [self.name, self.version(), *(text for pair in sorted(files.items()) for text in pair)]
+        digest = hashlib.blake2b(source, digest_size=16)
+        for part in parts:
+            digest.update(b"\0" + part.encode("utf-8", "surrogatepass"))
+        target = os.path.join(workshop.directory, f"{self.name}-{digest.hexdigest()}{self.kept_suffix}")
+        if not os.path.exists(target):
+            self._build(code, source, files, target, workshop)
+        return self.program(target)
+
+    kept_suffix = ""  # of the kept product
+
+    def source_name(self, code: str) -> str:
+        return f"main{self.suffix}"
+
+    def commands(self, source_name: str, code: str, workshop: Workshop) -> list[list[str]]:
+        """What is run one after the other in the build directory. The first that fails ends it."""
+        raise NotImplementedError
+
+    def program(self, target: str) -> Program:
+        raise NotImplementedError
+
+    def keep(self, directory: Path, partial: str) -> None:
+        """Moves the product to where programs are kept. CompileError when there is none."""
+        made = directory / self.product
+        if not made.is_file() or made.is_symlink():
+            raise CompileError("the compiler made no program")
+        if made.stat().st_size > _MAX_BINARY:
+            raise CompileError(f"binary of {made.stat().st_size >> 20} MiB: at most {_MAX_BINARY >> 20} MiB are run")
+        shutil.copyfile(made, partial)
+        os.chmod(partial, 0o755)
+
+    def readable(self, workshop: Workshop) -> tuple[str, ...]:
+        """What the compiler may read."""
+        paths = [*TOOLCHAIN, *runtime.library_paths()]
+        prefix = Path(str(self.path)).parent.parent
+        if str(prefix) not in ("/", "/usr"):
+            paths.append(str(prefix))
+        return tuple(dict.fromkeys(path for path in paths if os.path.exists(path)))
+
+    def _build(self, code: str, source: bytes, files: Mapping[str, str], target: str, workshop: Workshop) -> None:
+        with tempfile.TemporaryDirectory(prefix="build-") as directory:
+            name = self.source_name(code)
+            for other, text in files.items():
+                Path(directory, other).write_text(text, encoding="utf-8")
+            Path(directory, name).write_bytes(source)
+            for command in self.commands(name, code, workshop):
+                result = build(
+                    command, directory, workshop.level, self.readable(workshop), managed=self.managed_compiler
+                )
+                if result.code != 0:
+                    raise CompileError(self.explain(result))
+            partial = f"{target}.{threading.get_ident()}"
+            self.keep(Path(directory), partial)
+            try:
+                os.replace(partial, target)
+            except OSError:  # a directory another thread has put there meanwhile
+                shutil.rmtree(partial, ignore_errors=True)
+                if not os.path.exists(target):
+                    raise
+
+    def explain(self, result: Built) -> str:
+        """The line of the diagnostics that says most."""
+        if "CPU time limit exceeded" in result.diagnostics or result.code == -24:
+            return "compilation took too much time"
+        lines = [line for line in result.diagnostics.splitlines() if line.strip()]
+        errors = [line for line in lines if "error" in line.lower()]
+        return (errors or lines or [f"the compiler ended with code {result.code}"])[0][:300]
+
+
+def said(command: list[str]) -> str:
+    """What a trusted command prints; empty when it fails."""
+    return subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL).stdout
+
+
+def loaders() -> tuple[str, ...]:
+    """Directories of the shared libraries that a dynamic binary loads."""
+    return tuple(path for path in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if os.path.exists(path))
