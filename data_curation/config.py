@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -72,6 +73,18 @@ class DeduplicateOptions(_Options):
     related_jaccard: Share = 0.3  # from here on, the same title or the same tests decide where solutions cannot
 
 
+class DecontaminateOptions(_Options):
+    """Which evaluation sets must not be among the problems, and from when on a problem is too new."""
+
+    against: tuple[str, ...] = ()  # evaluation sets, as `sources`
+    words: Annotated[int, Field(ge=1, le=16)] = 5  # n of the n-grams
+    coverage: Share = 0.3  # shared weight over the weight of the evaluation statement
+    title_coverage: Share = 0.05  # the same where the titles are equal
+    action: Literal["drop", "mark"] = "drop"  # "mark" keeps the problem with a tag contaminated:SET
+    published_before: datetime.date | None = None  # drop problems of that day and later
+    drop_undated: bool = False  # with published_before: drop problems without a date too
+
+
 class VerifyOptions(_Options):
     """Which labelled solutions are run on the tests."""
 
@@ -112,6 +125,7 @@ class CurationConfig(_Options):
     filter: FilterOptions = FilterOptions()
     generate: GenerateOptions = GenerateOptions()
     deduplicate: DeduplicateOptions = DeduplicateOptions()
+    decontaminate: DecontaminateOptions = DecontaminateOptions()
     verify: VerifyOptions = VerifyOptions()
     difficulty: DifficultyOptions = DifficultyOptions()
     split: SplitOptions = SplitOptions()

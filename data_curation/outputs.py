@@ -56,6 +56,18 @@ VERIFICATION_SCHEMA = pa.schema(
         ("failure", pa.string()),
     ]
 )
+CONTAMINATION_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("evaluation_set", pa.string()),
+        ("evaluation_id", pa.string()),
+        ("why", pa.string()),
+        ("coverage", pa.float64()),
+        ("shared", pa.int64()),
+        ("passage", pa.large_string()),
+        ("rarest", pa.list_(pa.string())),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,8 @@ def write_outputs(
     save_table(dropped, DROPPED_SCHEMA, out / "dropped.parquet")
     verification = next(step.rows for step in steps if step.name == "verify")
     save_table(verification, VERIFICATION_SCHEMA, out / "verification.parquet")
+    contamination = next(step.rows for step in steps if step.name == "decontaminate")
+    save_table(contamination, CONTAMINATION_SCHEMA, out / "contamination.parquet")
     funnel = _funnel(config, result, sft)
     save_bytes((json.dumps(funnel, indent=2) + "\n").encode(), out / "funnel.json")
     environment = _environment(out, steps)

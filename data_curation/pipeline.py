@@ -16,6 +16,7 @@ from data_curation.config import CurationConfig
 from data_curation.outputs import CurationResult, write_outputs
 from data_curation.schema import Problem
 from data_curation.sources import RejectedRows, iter_problems, local_files
+from data_curation.stages.decontaminate import decontaminate
 from data_curation.stages.deduplicate import deduplicate
 from data_curation.stages.difficulty import difficulty
 from data_curation.stages.filter import filter_problems
@@ -31,6 +32,7 @@ STAGES: tuple[tuple[str, StageFunction], ...] = (
     ("normalise", normalise),
     ("filter", filter_problems),
     ("deduplicate", deduplicate),
+    ("decontaminate", decontaminate),
     ("generate", generate),
     ("verify", verify),
     ("difficulty", difficulty),
@@ -83,8 +85,10 @@ def _key_options(name: str, options: Any) -> dict[str, Any]:
     if name in ("deduplicate", "generate", "verify", "filter"):
         # what can be run decides what they do
         values["languages"] = {n: remedy is None for n, remedy in sandbox.languages.available().items()}
-    if name == "deduplicate":
+    if name in ("deduplicate", "decontaminate"):
         values["minhash"] = source_hash("data_curation.stages.minhash")
+    if name == "decontaminate":
+        values["sets"] = [_source_state(source) for source in options.against]
     if name == "difficulty" and options.samples is not None and options.samples.is_file():
         values["samples"] = file_hash(options.samples)
     return values

@@ -25,6 +25,7 @@ from data_curation import (
     save_problems,
 )
 from data_curation.builtin.planted import EXPECTED, kind_of, planted_problems
+from data_curation.pipeline import STAGES
 from data_curation.steps import DONE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -57,6 +58,11 @@ def clean(tmp_path_factory) -> CurationResult:
     return curate(recipe(), tmp_path_factory.mktemp("clean"), show_progress=False)
 
 
+def stage_folder(out: Path, name: str) -> Path:
+    number = [stage for stage, _ in STAGES].index(name) + 1
+    return out / "stages" / f"{number}-{name}"
+
+
 def contents(out: Path) -> dict[str, bytes]:
     return {name: (out / name).read_bytes() for name in DATA}
 
@@ -85,7 +91,7 @@ def test_duplicates_name_the_problem_that_stands_for_them(raw):
 
 
 def test_kept_problems_gain_nothing_from_planted_copies(raw):
-    originals = {p.id: p for p in load_problems(raw.out / "stages" / "1-normalise" / "problems.parquet")}
+    originals = {p.id: p for p in load_problems(stage_folder(raw.out, "normalise") / "problems.parquet")}
     for problem in (*raw.train, *raw.heldout):
         assert problem.tests == originals[problem.id].tests
         assert problem.solutions == originals[problem.id].solutions
@@ -177,8 +183,8 @@ def test_a_damaged_stage_is_run_again(clean, tmp_path):
     few = {"pipelines": {"stage1": 6, "stage2": 0, "heldout": 3, "heldout_hard": 0}}
     first = curate(recipe(**few), tmp_path, show_progress=False)
     before = contents(tmp_path)
-    (tmp_path / "stages" / "5-verify" / "problems.parquet").write_bytes(b"cut")
-    (tmp_path / "stages" / "6-difficulty" / DONE).write_text("{")
+    (stage_folder(tmp_path, "verify") / "problems.parquet").write_bytes(b"cut")
+    (stage_folder(tmp_path, "difficulty") / DONE).write_text("{")
     again = curate(recipe(**few), tmp_path, show_progress=False)
     assert {step.name for step in again.steps if not step.reused} == {"verify", "difficulty"}
     assert again.train == first.train and contents(tmp_path) == before
@@ -194,7 +200,7 @@ def test_a_run_stopped_in_the_middle_continues_and_ends_the_same(clean, tmp_path
     out = tmp_path / "out"
     command = [sys.executable, "-c", code, str(tmp_path / "recipe.yaml"), str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    journal = out / "stages" / "5-verify" / "journal.jsonl"
+    journal = stage_folder(out, "verify") / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") > 3):
         time.sleep(0.002)
     process.send_signal(number)
