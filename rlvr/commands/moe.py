@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -73,3 +74,61 @@ def _ranges(numbers: tuple[int, ...]) -> str:
         else:
             parts.append([number])
     return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts) or "none"
+
+
+@moe.command()
+@click.argument("load", type=click.Path(path_type=Path))
+@click.option("--ranks", type=click.IntRange(min=1), required=True, help="Expert-parallel ranks (TP x DP).")
+@click.option("--redundant", type=click.IntRange(min=0), default=0, help="Extra expert slots a layer.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, help="Machines the ranks are spread over.")
+@click.option("--kind", default="all", help="Which tokens' load: all, or a kind the file has.")
+@click.option("--current", type=click.Path(path_type=Path), help="The map in use; small gains over it move nothing.")
+@click.option("--threshold", type=click.FloatRange(min=0), default=0.02, help="A gain below this moves nothing.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write the map, one list of experts a MoE layer.")
+def place(
+    load: Path,
+    ranks: int,
+    redundant: int,
+    nodes: int,
+    kind: str,
+    current: Path | None,
+    threshold: float,
+    out: Path | None,
+) -> None:
+    """Plan which rank holds which experts from a recorded LOAD, and print what it would gain.
+
+    LOAD: the expert_load.json a run writes. Advice for serving; moving experts during RL would corrupt weight updates.
+    """
+    from rlvr.moe.placement import heat_map, linear_placement, placement_of, plan_placement
+    from rlvr.moe.statistics import ExpertLoad
+
+    window = ExpertLoad.from_dict(_read_json(load), str(load))
+    if kind not in window.counts:
+        raise ValueError(f"{load}: no load of kind {kind!r}; it has {', '.join(sorted(window.counts)) or 'none'}")
+    counts = window.counts[kind]
+    held = placement_of(_read_json(current), window.experts, ranks, str(current)) if current else None
+    plan = plan_placement(counts, ranks, redundant=redundant, nodes=nodes, current=held, threshold=threshold)
+    before = held or linear_placement(len(counts), window.experts, ranks, redundant)
+    names = [f"layer {layer}" for layer in window.layers]
+    for title, placement in (("in use" if held else "in order", before), ("planned", plan)):
+        skew = placement.skew(counts)
+        click.echo(f"{title}: busiest rank over mean {skew.mean():.3f} on average, {skew.max():.3f} at worst")
+        click.echo(heat_map(placement.rank_loads(counts), names))
+    click.echo(f"{before.moved(plan)} expert copies move")
+    if out:
+        _write(out, json.dumps(plan.expert_map()))
+        click.echo(out)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid JSON: {error}") from None
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text + "\n")
+    temporary.replace(path)
