@@ -51,6 +51,8 @@ class GRPOSection(Strict):
     advantage_clip: float | None = Field(default=None, gt=0)
     prompt_weighting: Literal["rollout", "problem"] = "rollout"
     skip_zero_signal: bool = True  # no forward/backward for rollouts of advantage 0; the gradient is the same
+    pack_micro_batches: bool = True  # rollouts of similar length share a micro-batch; the gradient is the same
+    fast_sampling: bool = True  # transformers: one prefill a prompt, finished rollouts leave the batch
     extra: dict[str, Any] = Field(default_factory=dict)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from data_curation import Problem
@@ -34,8 +35,13 @@ class ProgramGrader:
         self.reward = reward or RewardSection()
         section = judge or JudgeSection()
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each training process has a judge of its own
-        self.judge = open_judge(section, section.workers or max(1, (os.cpu_count() or 1) // processes))
-        self.seconds = 0.0  # wall time spent grading, over all calls
+        workers = section.workers or max(1, (os.cpu_count() or 1) // processes)
+        self.judge = open_judge(section, workers)
+        self.seconds = 0.0  # wall time spent waiting for verdicts, over all calls
+        self._stop = "first_failure" if self.reward.scoring == "all_pass" else "never"
+        # one thread waits for one program; more than the workers, so that they never wait for us
+        here = section.url is None and section.ray is None
+        self._waiters = ThreadPoolExecutor(2 * workers + 2 if here else 64, thread_name_prefix="grading")
 
     def __enter__(self) -> ProgramGrader:
         return self
@@ -44,27 +50,41 @@ class ProgramGrader:
         self.close()
 
     def close(self) -> None:
+        self._waiters.shutdown(wait=False, cancel_futures=True)
         self.judge.close()
 
-    def grade(self, problems: Sequence[Problem], completions: Sequence[str]) -> list[GradedRollout]:
+    def grade(
+        self, problems: Sequence[Problem], completions: Sequence[str], stream: GradingStream | None = None
+    ) -> list[GradedRollout]:
         """Returns one graded rollout for each (problem, completion) pair, in order.
 
         Every rollout of a problem meets the same tests. With all_pass scoring a program is dropped at its first
-        failing test, which cannot change its score.
+        failing test, which cannot change its score. `stream` holds what was submitted early; rows whose completion
+        differs from the one submitted are judged anew.
         """
         started = time.perf_counter()
+        early = stream.take(problems, completions) if stream is not None else {}
+        rows = [row for row in range(len(completions)) if row not in early]
         programs = [extract_program(completion, self.prompt) for completion in completions]
-        submissions = [
-            problem.submission(program, self.prompt.language)
-            for problem, program in zip(problems, programs, strict=True)
-        ]
-        stop = "first_failure" if self.reward.scoring == "all_pass" else "never"
-        judgements = self.judge.judge_batch(submissions, stop=stop)
+        judgements: dict[int, Judgement] = {}
+        if rows:
+            submissions = [problems[row].submission(programs[row], self.prompt.language) for row in rows]
+            judgements = dict(zip(rows, self.judge.judge_batch(submissions, stop=self._stop), strict=True))
+        for row, future in early.items():
+            judgements[row] = future.result()
         self.seconds += time.perf_counter() - started
         return [
-            GradedRollout(program, judgement, *self._score(judgement))
-            for program, judgement in zip(programs, judgements, strict=True)
+            GradedRollout(program, judgements[row], *self._score(judgements[row]))
+            for row, program in enumerate(programs)
         ]
+
+    def begin(self, problem: Problem, completion: str) -> Future[Judgement]:
+        """Starts judging one completion; returns at once."""
+        return self._waiters.submit(self._judge_one, problem, completion)
+
+    def _judge_one(self, problem: Problem, completion: str) -> Judgement:
+        submission = problem.submission(extract_program(completion, self.prompt), self.prompt.language)
+        return self.judge.judge_batch([submission], stop=self._stop)[0]
 
     def _score(self, judgement: Judgement) -> tuple[float | None, float | None]:
         if judgement.verdict is Verdict.IE:
@@ -75,3 +95,24 @@ class ProgramGrader:
         if not judgement.cases:  # no program, or it did not compile
             return accuracy, 0.0
         return accuracy, judgement.passed / len(judgement.cases)
+
+
+class GradingStream:
+    """Rollouts handed to the judge while others are still being sampled."""
+
+    def __init__(self, grader: ProgramGrader, problems: Sequence[Problem]) -> None:
+        self._grader = grader
+        self._problems = problems
+        self._submitted: dict[int, tuple[str, Future[Judgement]]] = {}
+
+    def submit(self, row: int, completion: str) -> None:
+        """Starts judging the completion of a row; returns at once."""
+        self._submitted[row] = (completion, self._grader.begin(self._problems[row], completion))
+
+    def take(self, problems: Sequence[Problem], completions: Sequence[str]) -> dict[int, Future[Judgement]]:
+        """Returns row -> judgement to come, for rows submitted with this very problem and completion."""
+        return {
+            row: future
+            for row, (completion, future) in self._submitted.items()
+            if self._problems[row] is problems[row] and completion == completions[row]
+        }

@@ -48,7 +48,7 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
     grpo = recipe.grpo
     own = {
         "problems_per_step", "updates_per_step", "max_steps", "max_length", "save_steps", "extra",
-        "advantage_clip", "prompt_weighting", "skip_zero_signal",
+        "advantage_clip", "prompt_weighting", "skip_zero_signal", "pack_micro_batches", "fast_sampling",
     }  # fmt: skip
     values: dict[str, Any] = {name: value for name, value in grpo.model_dump().items() if name not in own}
     updates = grpo.updates_per_step * grpo.num_iterations

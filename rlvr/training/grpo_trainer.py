@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import DistributedType, gather_object
 from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 
 from data_curation import Problem
 from rlvr.algorithms.advantages import group_advantages
-from rlvr.algorithms.skipping import without_zero_signal
+from rlvr.algorithms.packing import DENOMINATOR, PackedUpdate
 from rlvr.budget import AllocationPolicy, SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
-from rlvr.rewards import GradedRollout, ProgramGrader, overlong_penalty
+from rlvr.rewards import GradedRollout, GradingStream, ProgramGrader, overlong_penalty
 from rlvr.rollouts.prompts import completion_text
 from rlvr.rollouts.records import RolloutRecord, write_records
+from rlvr.rollouts.sampling import sample
 from rlvr.training.checkpoints import STAGING, clear_staging, publish_checkpoint, rotate
+from rlvr.training.step_metrics import rollout_metrics
 
 # The private methods this subclass overrides or calls. TRL may change them in any release: fail at import, by name.
 _SIGNATURES = {
@@ -36,6 +39,7 @@ _SIGNATURES = {
         "num_generations",
         "has_tool_images",
     ],
+    "_prepare_inputs": ["self", "generation_batch"],
     "_compute_loss": ["self", "model", "inputs"],
     "_save_checkpoint": ["self", "model", "trial"],
     "_get_output_dir": ["self", "trial"],
@@ -98,7 +102,9 @@ class GroupedGRPOTrainer(GRPOTrainer):
         self._records: list[RolloutRecord] = []
         self._gathered_rewards: torch.Tensor | None = None
         self._generate_seconds = 0.0
-        self._step_times = {"generate": 0.0, "grade": 0.0}
+        self._step_times = {"generate": 0.0, "grade": 0.0, "logprob": 0.0}
+        self._stream: GradingStream | None = None
+        self._sampling = False
         super().__init__(reward_funcs=[self._judge_reward], **kwargs)
 
     # -- one generation step -------------------------------------------------------------------------------------
@@ -115,10 +121,15 @@ class GroupedGRPOTrainer(GRPOTrainer):
         estimates = [self.rates.window(key) for key in keys]
 
         generated, graded = self._generate_seconds, self.grader.seconds
+        self._stream = GradingStream(self.grader, [self.problems[row["problem_id"]] for row in rows])
+        self._sampling = True
         output = super()._generate_and_score_completions(rows)
+        self._sampling = False
+        self._stream = None
         self._step_times = {
             "generate": self._generate_seconds - generated,
             "grade": self.grader.seconds - graded,
+            "logprob": 0.0,
         }
 
         assert self._gathered_rewards is not None
@@ -145,22 +156,122 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if self._training() and self.use_vllm and self.vllm_mode == "server":
             num_generations = 1  # rows are no longer equal strides of one prompt, so the server must not collapse them
         started = time.perf_counter()
-        result = super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
+        if self.use_vllm or self.use_transformers_continuous_batching:
+            result = super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        else:
+            result = self._sample(prompt_ids), None
         self._generate_seconds += time.perf_counter() - started
         return result
+
+    def _sample(self, prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Samples with transformers' `generate`, as TRL does, handing each finished rollout to the judge at once."""
+        with (
+            unwrap_model_for_generation(
+                self.model_wrapped,
+                self.accelerator,
+                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+                generation_kwargs=self.generation_kwargs,
+                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+            ) as model,
+            torch.no_grad(),
+            self._dist.summon_full_params(self.model_wrapped, recurse=False),
+        ):
+            # sharded weights make every process step until the slowest is done, which only generate's own loop does
+            sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
+            return sample(
+                model,
+                prompt_ids,
+                generation_config=self.generation_config,
+                pad_token_id=self._tokenizer.pad_token_id,
+                end_token_ids=self.eos_token_ids,
+                fast=self.recipe.grpo.fast_sampling and not sharded,
+                finished=self._submit if self._training() else None,
+            )
+
+    def _submit(self, row: int, tokens: list[int]) -> None:
+        assert self._stream is not None
+        self._stream.submit(row, self._tokenizer.decode(tokens, skip_special_tokens=True))
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         self._gathered_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._gathered_rewards
 
+    # -- updates ------------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._training() and self._buffered_inputs is not before:
+            self._repack()
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
+
+    @property
+    def _repacks(self) -> tuple[bool, bool]:
+        """Whether rows may be (left out, moved to another micro-batch): not where another term of the loss needs them
+        where they are."""
+        section = self.recipe.grpo
+        alone = not self._entropy_bonus_enabled and not self.aux_loss_enabled and self.top_entropy_quantile == 1.0
+        skips = alone and self.beta == 0.0 and section.skip_zero_signal
+        moves = alone and (self.beta == 0.0 or DENOMINATOR[self.loss_type] == "items") and section.pack_micro_batches
+        return skips, moves
+
+    def _repack(self) -> None:
+        """Repacks every update of the buffered step, and works out the log-probabilities that were put off."""
+        skips, moves = self._repacks
+        if not (skips or moves):
+            return
+        window = self.args.gradient_accumulation_steps if moves else 1
+        buffered: list[dict[str, Any]] = self._buffered_inputs
+        updates = [
+            PackedUpdate(
+                buffered[start : start + window],
+                self.loss_type,
+                skip=skips,
+                trim_prompts=positions_are_relative(self.model),
+                overhead=64 if self.accelerator.device.type == "cpu" else 4096,
+            )
+            for start in range(0, len(buffered), window)
+        ]
+        wanted = torch.tensor([[update.wanted for update in updates]], device=self.accelerator.device)
+        counts = self.accelerator.gather(wanted).amax(dim=0).tolist()  # collectives need as many passes everywhere
+        packed = [b for update, count in zip(updates, counts, strict=True) for b in update.micro_batches(count)]
+        metrics = self._metrics["train"]
+        metrics["skipped_rollouts"].append(sum(update.skipped for update in updates) / len(updates))
+        real = [batch for batch in packed if batch]
+        cells = sum(batch["attention_mask"].numel() for batch in map(_whole, real))
+        metrics["padding"].append(1.0 - sum(int(_whole(b)["attention_mask"].sum()) for b in real) / cells)
+        if self._puts_off_logps and "old_per_token_logps" in buffered[0]:
+            started = time.perf_counter()
+            with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+                for batch in real:
+                    whole = _whole(batch)
+                    batch["old_per_token_logps"], _, _ = self._get_per_token_logps_and_entropies(
+                        self.model, whole["input_ids"], whole["attention_mask"], batch["completion_ids"].size(1)
+                    )
+            self._step_times["logprob"] = time.perf_counter() - started
+        self._buffered_inputs = packed
+
+    @property
+    def _puts_off_logps(self) -> bool:
+        """Whether the sampling policy's log-probabilities can wait until it is known which rollouts need them."""
+        return any(self._repacks) and self.beta == 0.0 and not self.use_vllm
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **options: Any
+    ) -> Any:
+        if self._sampling and self._puts_off_logps:
+            return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
+        return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **options)
+
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        alone = self.beta == 0.0 and not self._entropy_bonus_enabled and not self.aux_loss_enabled
-        if not (self._training() and self.recipe.grpo.skip_zero_signal and alone and self.top_entropy_quantile == 1.0):
-            return super()._compute_loss(model, inputs)
-        rows = len(inputs["advantages"])
-        inputs, factor = without_zero_signal(inputs, self.loss_type)
-        self._metrics["train"]["skipped_rollouts"].append(1.0 - len(inputs["advantages"]) / rows)
-        return super()._compute_loss(model, inputs) * factor
+        if not inputs:  # repacking left nothing for this micro-batch
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+        return super()._compute_loss(model, inputs)
+
+    # -- rewards and records --------------------------------------------------------------------------------------
 
     def _judge_reward(
         self,
@@ -172,7 +283,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
     ) -> list[float | None]:
         texts = [completion_text(completion) for completion in completions]
         problems = [self.problems[key] for key in problem_id]
-        self._graded = self.grader.grade(problems, texts)
+        self._graded = self.grader.grade(problems, texts, self._stream)
         limit, shaping = self.recipe.grpo.max_completion_length, self.recipe.reward
         rewards: list[float | None] = []
         self._records = []
@@ -240,52 +351,11 @@ class GroupedGRPOTrainer(GRPOTrainer):
                 f"step {step}: the judge failed on {failures} of {len(accuracies)} rollouts, above the allowed share"
                 f" {allowed} (judge.max_infrastructure_errors); first reason: {reason or 'none given'}"
             )
-        self._add_metrics(records, counts, by_group, mixed, failures)
-
-    def _add_metrics(
-        self,
-        records: Sequence[RolloutRecord],
-        counts: Sequence[int],
-        by_group: Sequence[Sequence[float | None]],
-        mixed: torch.Tensor,
-        failures: int,
-    ) -> None:
         metrics = self._metrics["train"]
-        scored = [[a for a in group if a is not None] for group in by_group]
-        effective = [bool(group) and 0 < sum(group) < len(group) for group in scored]
-        means = [sum(group) / len(group) for group in scored if group]
-        share = mixed.float().mean().item()
-        metrics["frac_reward_zero_std"][-1] = 1.0 - share
-        values = {
-            # on accuracy, not on the shaped reward: shaping makes groups differ without any signal of correctness
-            "effective_gradient_ratio": sum(n for n, good in zip(counts, effective, strict=True) if good) / sum(counts),
-            "effective_prompt_ratio": sum(effective) / len(effective),
-            "group_pass_rate": sum(means) / len(means) if means else 0.0,
-            "budget/n_min": min(counts),
-            "budget/n_max": max(counts),
-            "budget/n_mean": sum(counts) / len(counts),
-            "budget/problems": len(counts),
-            "curriculum/phase": self.schedule.phase_at(records[0].step - 1)[0] + 1,
-            "sandbox/infrastructure_errors": failures,
-            "tokens_zero_signal": sum(
-                record.completion_tokens for record, good in zip(records, mixed.tolist(), strict=True) if not good
-            ),
-            "time/generate": self._step_times["generate"],
-            "time/grade": self._step_times["grade"],
-        }
-        for verdict, count in Counter(record.verdict for record in records).items():
-            values[f"verdict/{verdict}"] = count / len(records)
-        # mean of group means, so that the allocation does not weigh in
-        by_difficulty: dict[str, dict[int, list[float]]] = {}
-        for record, accuracy in zip(records, [a for group in by_group for a in group], strict=True):
-            if accuracy is not None:
-                by_difficulty.setdefault(record.difficulty or "unknown", {}).setdefault(record.group, []).append(
-                    accuracy
-                )
-        for difficulty, members in by_difficulty.items():
-            values[f"pass_rate/{difficulty}"] = sum(sum(g) / len(g) for g in members.values()) / len(members)
-        for name, value in values.items():
-            metrics[name].append(float(value))
+        metrics["frac_reward_zero_std"][-1] = 1.0 - mixed.float().mean().item()
+        metrics["curriculum/phase"].append(self.schedule.phase_at(step - 1)[0] + 1)
+        for name, value in rollout_metrics(records, counts, by_group, mixed.tolist()).items():
+            metrics[name].append(value)
         if self.metrics_file is not None:
             histogram = Counter(counts)
             self.metrics_file.extras["budget/allocation_histogram"] = {str(n): histogram[n] for n in sorted(histogram)}
@@ -293,8 +363,9 @@ class GroupedGRPOTrainer(GRPOTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         metrics = self._metrics["train"]
         if self._training() and metrics.get("step_time"):
-            spent = sum(metrics["step_time"])
-            metrics["time/update"].append(spent - self._step_times["generate"] - self._step_times["grade"])
+            for name, seconds in self._step_times.items():
+                metrics[f"time/{name}"].append(seconds)
+            metrics["time/update"].append(sum(metrics["step_time"]) - sum(self._step_times.values()))
         super().log(logs, start_time)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
@@ -337,3 +408,21 @@ def pass_rates(rates: SuccessRates) -> dict[str, float | None]:
             rate = sum(group.successes for group in groups) / sum(group.rollouts for group in groups)
         known[key] = rate
     return known
+
+
+def positions_are_relative(model: Any) -> bool:
+    """Whether shifting a whole sequence changes nothing: rotary embeddings whose angles do not depend on its length."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None)
+    if not rope:
+        return False
+    kinds = [part.get("rope_type", "default") for part in ([rope] if "rope_theta" in rope else rope.values())]
+    return not {"dynamic", "longrope"} & set(kinds)
+
+
+def _whole(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Prompt and completion of a micro-batch side by side: [rows, prompt + completion]."""
+    return {
+        "input_ids": torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+        "attention_mask": torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+    }

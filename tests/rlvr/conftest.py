@@ -71,7 +71,8 @@ def warm_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, demon
     from rlvr.config import SFTRecipe
     from rlvr.training.sft import train_sft
 
-    folder = tmp_path_factory.mktemp("warm") / "sft"
+    kept = os.environ.get("RLVR_TEST_MODELS")  # a folder to keep it in between sessions; the model is always the same
+    folder = (Path(kept) if kept else tmp_path_factory.mktemp("warm")) / "sft"
     return train_sft(
         SFTRecipe.model_validate(
             {
