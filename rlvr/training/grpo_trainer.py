@@ -72,8 +72,13 @@ class GroupedGRPOTrainer(GRPOTrainer):
 
     Both are decided when the step's generation starts, from state every process shares, so they see every reward so
     far. The number of rollouts of a step is always `problems_per_step x num_generations`; TRL's sampler, buffers and
-    losses see ordinary rows. With the uniform policy the result equals the stock trainer's bit for bit.
+    losses see ordinary rows. With the uniform policy the result equals the stock trainer's bit for bit, where the
+    recipe's three savings that reorder sums are off (`fast_sampling`, `skip_zero_signal`, `pack_micro_batches`).
     """
+
+    args: Any  # TRL's GRPOConfig
+    model: Any
+    _buffered_inputs: Any  # the micro-batches of the step
 
     def __init__(
         self,
@@ -224,7 +229,7 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if not (skips or moves):
             return
         window = self.args.gradient_accumulation_steps if moves else 1
-        buffered: list[dict[str, Any]] = self._buffered_inputs
+        buffered = self._buffered_inputs
         updates = [
             PackedUpdate(
                 buffered[start : start + window],
