@@ -10,7 +10,18 @@ from itertools import chain
 from typing import Any
 
 from data_curation.schema import Problem
-from data_curation.sources import humaneval, leetcode, livecodebench, mbpp
+from data_curation.sources import (
+    apps,
+    code_contests,
+    codeforces,
+    codejam,
+    humaneval,
+    leetcode,
+    livecodebench,
+    mbpp,
+    reasoning,
+    verifiable,
+)
 from data_curation.sources.files import given
 from data_curation.sources.places import Place, find_place, part_of
 from data_curation.sources.rows import RejectedRows, RowError, convert, problem_from_row
@@ -42,10 +53,44 @@ FORMATS: dict[str, Format] = {
         hub="livecodebench/code_generation_lite",
         choose=livecodebench.release_files,
     ),
-    "humaneval": Format(humaneval.COLUMNS, humaneval.humaneval_problem, hub="openai/openai_humaneval", part="test"),
+    "apps": Format(apps.COLUMNS, apps.apps_problem, hub="codeparrot/apps", part="train"),
+    "taco": Format(apps.TACO_COLUMNS, apps.taco_problem, hub="BAAI/TACO", part="train"),
+    "code-contests": Format(
+        code_contests.COLUMNS, code_contests.code_contests_problem, hub="deepmind/code_contests", part="train"
+    ),
+    "code-contests-plus": Format(
+        code_contests.PLUS_COLUMNS,
+        code_contests.code_contests_plus_problem,
+        hub="ByteDance-Seed/Code-Contests-Plus",
+        part="ccplus_1x",
+    ),
+    "codeforces": Format(
+        codeforces.COLUMNS,
+        codeforces.codeforces_problem,
+        hub="open-r1/codeforces",
+        part="data/train",
+        choose=codeforces.problem_files,
+        options=("tests", "generated", "submissions"),
+        bind=codeforces.bind,
+    ),
+    "verifiable": Format(
+        verifiable.COLUMNS, verifiable.verifiable_problem, hub="PrimeIntellect/verifiable-coding-problems", part="train"
+    ),
+    "deepcoder": Format(
+        verifiable.DEEPCODER_COLUMNS,
+        verifiable.deepcoder_problem,
+        hub="agentica-org/DeepCoder-Preview-Dataset",
+        part="train",
+    ),
+    "skywork": Format(
+        verifiable.SKYWORK_COLUMNS, verifiable.skywork_problem, hub="Skywork/Skywork-OR1-RL-Data", part="code"
+    ),
     "leetcode": Format(leetcode.COLUMNS, leetcode.leetcode_problem, hub="newfacade/LeetCodeDataset", part="train"),
     "leetcode-contest": Format(leetcode.CONTEST_COLUMNS, leetcode.contest_problem),
+    "humaneval": Format(humaneval.COLUMNS, humaneval.humaneval_problem, hub="openai/openai_humaneval", part="test"),
     "mbpp": Format(mbpp.COLUMNS, mbpp.mbpp_problem, hub="google-research-datasets/mbpp", part="full"),
+    "codejam": Format(codejam.COLUMNS, codejam.codejam_problem),
+    "opencodereasoning": Format(reasoning.COLUMNS, reasoning.reasoning_problem, hub="nvidia/OpenCodeReasoning"),
 }
 
 
@@ -65,10 +110,10 @@ class Source:
         if self.place.root is not None and self.place.root.is_file():
             return names
         layout = FORMATS.get(self.format)
-        if layout is None or self.part or layout.choose is not part_of:
-            chosen = (layout.choose if layout else part_of)(names, self.part)
-        else:
-            chosen = part_of(names, layout.part) or part_of(names, "")
+        choose = layout.choose if layout else part_of
+        chosen = choose(names, self.part or (layout.part if layout else ""))
+        if not chosen and not self.part:
+            chosen = choose(names, "")
         if not chosen:
             wanted = f" of {self.part}" if self.part else ""
             some = ", ".join(filter(is_table, names[:200])) or "none"

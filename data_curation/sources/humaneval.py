@@ -52,11 +52,12 @@ def split_prompt(prompt: str, name: str) -> tuple[str, str]:
     return prompt[match.start() :], before + "\n" if before.strip() else ""
 
 
-def check_tests(code: str, name: str, *, allowed: Sequence[str] = ()) -> list[Test]:
+def check_tests(code: str, name: str, *, allowed: Sequence[str] = (), called: bool = True) -> list[Test]:
     """The tests of a `check(candidate)` function that is called with `name`, an expression.
 
     An assert directly in its body becomes a call whose value is compared outside the box. If the body has more than
     asserts that hold only literals (loops, local names), the whole function is a test too, and decides in the box.
+    With `called` false the asserts name the functions of the program themselves.
     """
     try:
         with warnings.catch_warnings():
@@ -70,8 +71,8 @@ def check_tests(code: str, name: str, *, allowed: Sequence[str] = ()) -> list[Te
     candidate = check.args.args[0].arg
     tests, whole = [], False
     for statement in check.body:
-        if isinstance(statement, ast.Assert) and not _local_names(statement.test, {candidate, *allowed}):
-            if _calls(statement.test, candidate):
+        if isinstance(statement, ast.Assert) and not (called and _local_names(statement.test, {candidate, *allowed})):
+            if not called or _calls(statement.test, candidate):
                 tests.append(condition_test(_renamed(statement.test, candidate, name)))
         elif not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)):
             whole = True

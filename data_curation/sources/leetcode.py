@@ -98,10 +98,10 @@ def leetcode_problem(row: Mapping[str, Any], number_in_file: int) -> Problem:
         title=slug.replace("-", " ").title(),
         statement=statement,
         starter_code=starter,
-        preamble=_completed(preamble),
+        preamble=completed_preamble(preamble),
         tests=tests,
         memory_mb=512,
-        checker=checker_of(statement, tests),
+        checker=leetcode_checker(statement, tests),
         solutions=[Solution(code=reference, note="reference")] if reference.strip() else [],
         rating=rating,
         difficulty=optional(row.get("difficulty")).casefold(),
@@ -126,10 +126,10 @@ def contest_problem(row: Mapping[str, Any], number_in_file: int) -> Problem:
         title=optional(meta.get("title")) or slug.replace("-", " ").title(),
         statement=statement,
         starter_code=starter,
-        preamble=_completed(PREAMBLE) + helpers,
+        preamble=completed_preamble(PREAMBLE) + helpers,
         tests=tests,
         memory_mb=512,
-        checker=checker_of(statement, tests),
+        checker=leetcode_checker(statement, tests),
         rating=number(row.get("contest_rating")),
         difficulty=optional(meta.get("difficulty")).casefold(),
         tags=["leetcode", *([f"contest:{contest[1]}"] if contest else [])],
@@ -148,7 +148,7 @@ def _split_docstring(prompt: str) -> tuple[str, str]:
     return match[1].strip(), match[2].strip() + "\n"
 
 
-def checker_of(statement: str, tests: Sequence[Test]) -> str:
+def leetcode_checker(statement: str, tests: Sequence[Test]) -> str:
     """Any order for lists whose statement says so, else equal values with real numbers to 1e-5."""
     lists = all(test.output.startswith("[") and "." not in test.output for test in tests)
     return "unordered_tokens" if lists and _ANY_ORDER.search(statement) else REAL_CHECKER
@@ -164,7 +164,7 @@ def _prelude(prompt: str) -> str:
     return prompt.partition("class Solution")[0]
 
 
-def _completed(preamble: str) -> str:
+def completed_preamble(preamble: str) -> str:
     """The preamble with node classes if it lacks them, and with the functions that read values out of nodes."""
     if "def list_node" not in preamble or "def tree_node" not in preamble:
         preamble = f"{preamble.rstrip()}\n\n\n{_missing(preamble)}"
@@ -179,7 +179,7 @@ def _missing(preamble: str) -> str:
 def _tests(row: Mapping[str, Any], entry: str, starter: str) -> list[Test]:
     code = optional(row.get("test"))
     if code:
-        return _assert_tests(code, entry, starter)
+        return assert_tests(code, entry, starter)
     tests = []
     for case in objects(row.get("input_output"), "input_output"):
         arguments = keyword_arguments(optional(case.get("input")))
@@ -189,7 +189,7 @@ def _tests(row: Mapping[str, Any], entry: str, starter: str) -> list[Test]:
     return distinct(tests)
 
 
-def _assert_tests(code: str, entry: str, starter: str) -> list[Test]:
+def assert_tests(code: str, entry: str, starter: str) -> list[Test]:
     """Calls compared outside the box wherever an assert is an equality with a literal, a list or a tree."""
     body = _check_body(code)
     tests: list[Test] = []
