@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,6 +10,7 @@ from data_curation.schema import Problem, Solution, Test
 from data_curation.sources.decoding import Unreadable, objects, optional, strings, text
 from data_curation.sources.testcases import checker_for, distinct, stdin_test
 from data_curation.sources.units import megabytes, number, seconds
+from sandbox.checkers import user
 
 COLUMNS = frozenset({"name", "description", "public_tests", "private_tests", "generated_tests", "solutions"})
 PLUS_COLUMNS = frozenset({"description", "checker", "validator", "generator"})
@@ -131,7 +131,7 @@ def testlib_checker(source: str) -> str:
     for pattern, name in _STANDARD:
         if pattern.search(source):
             return name
-    return "testlib:" + (json.dumps({"source": source}) if source.lstrip().startswith("{") else source)
+    return user.spec("testlib", source)
 
 
 def _solutions(row: Mapping[str, Any], column: str, verdict: str, most: int) -> list[Solution]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -16,22 +17,21 @@ from data_curation.sources.places import Place, find_place, part_of
 from data_curation.sources.tables import rows_of
 from data_curation.sources.testcases import checker_for, distinct, mark_samples, stdin_test
 from data_curation.sources.units import day, megabytes, number, seconds
+from sandbox.checkers import user
 
 COLUMNS = frozenset({"contest_id", "index", "official_tests", "official_tests_complete", "generated_checker"})
 SUBMISSION_COLUMNS = frozenset({"submission_id", "problem_id", "programmingLanguage", "verdict", "source"})
 
-# A generated checker is called with three paths and prints a score from 0 to 1; ours reads JSON and exits with 0 or 1.
-# A checker that fails on an output (of a form it does not expect) has not accepted it: the published harness says so.
+# A generated checker is called with three paths and prints a score from 0 to 1. It is run as an output validator, which
+# finds two of them, is given the output, and says 42 or 43. A checker that fails on an output (of a form it does not
+# expect) has not accepted it: so says the published harness.
 _CHECKER = """\
-import contextlib, io, json, os, sys, tempfile
-question = json.load(sys.stdin)
-folder = tempfile.mkdtemp()
-paths = []
-for name in ("input", "expected", "output"):
-    paths.append(os.path.join(folder, name + ".txt"))
-    with open(paths[-1], "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(question[name])
-sys.argv = ["checker.py", *paths]
+import contextlib, io, os, sys
+given, expected, feedback = sys.argv[1:4]
+output = os.path.join(feedback, "output.txt")
+with open(output, "wb") as file:
+    file.write(sys.stdin.buffer.read())
+sys.argv = ["checker.py", given, expected, output]
 printed = io.StringIO()
 try:
     with contextlib.redirect_stdout(printed):
@@ -42,9 +42,9 @@ except MemoryError:
     raise
 except Exception as error:
     print(type(error).__name__, error, file=sys.stderr)
-    os._exit(1)
+    sys.exit(43)
 words = printed.getvalue().split()
-sys.exit(0 if words and words[-1] in ("1", "1.0", "True") else 1)
+sys.exit(42 if words and words[-1] in ("1", "1.0", "True") else 43)
 """
 _GENERATED = "generated_tests"
 _TESTS = re.compile(r"(?:^|/)test_cases_\d+\.parquet$")
@@ -59,7 +59,8 @@ def bind(place: Place, options: Mapping[str, str]) -> Callable[[Mapping[str, Any
     """A reader that adds the generated tests of `generated_tests/test_cases_0001.parquet`, one file a contest.
 
     They are looked for in the data set itself, or in the folder that the option `tests` names. At most `generated`
-    of them are taken per problem (default 64, "0" for none).
+    of them are taken per problem (default 64, "0" for none). The option `submissions` names labelled programs, of
+    which each problem gets some.
     """
     where = find_place(options["tests"]) if "tests" in options else place
     most = options.get("generated", "64")
@@ -125,6 +126,8 @@ def codeforces_problem(row: Mapping[str, Any], row_number: int, *, with_tests: b
         raise Unreadable("no tests: `official_tests` is empty")
     statement = codeforces_statement(row, examples)
     checker = optional(row.get("generated_checker"))
+    if checker:
+        _check_python(checker)
     interactive = bool(optional(row.get("interaction_format")))
     by_file = optional(row.get("input_mode")) == "file"
     return Problem(
@@ -134,7 +137,9 @@ def codeforces_problem(row: Mapping[str, Any], row_number: int, *, with_tests: b
         tests=mark_samples(tests, (case["input"] for case in examples)),
         cpu_s=seconds(row.get("time_limit")) or 2.0,
         memory_mb=megabytes(row.get("memory_limit")) or 256,
-        checker=f"python:{_CHECKER.format(source=checker)}" if checker else checker_for(tests, statement),
+        checker=user.spec("kattis", _CHECKER.format(source=checker), "python")
+        if checker
+        else checker_for(tests, statement),
         input_file="input.txt" if by_file else "",
         output_file="output.txt" if by_file else "",
         rating=number(row.get("rating")),
@@ -151,6 +156,15 @@ def codeforces_problem(row: Mapping[str, Any], row_number: int, *, with_tests: b
         license="CC-BY-4.0",
         url=f"https://codeforces.com/problemset/problem/{name}",
     )
+
+
+def _check_python(code: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(code, "checker.py", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError) as error:
+        raise Unreadable(f"`generated_checker` is no Python: {error}") from None
 
 
 def codeforces_statement(row: Mapping[str, Any], examples: list[dict[str, Any]]) -> str:

@@ -133,10 +133,10 @@ def value_in(expected: Any) -> Any:
 
 
 def distinct(tests: Iterable[Test]) -> list[Test]:
-    """The tests without those whose input came before; the first of equal ones stays."""
+    """The tests without those whose input, white space at its ends aside, came before; the first one stays."""
     kept: dict[tuple[str, str | None], Test] = {}
     for test in tests:
-        kept.setdefault((test.input, test.call), test)
+        kept.setdefault((test.input.strip(), test.call), test)
     return list(kept.values())
 
 

@@ -264,10 +264,15 @@ def test_a_generated_checker_accepts_other_right_answers_and_no_wrong_or_malform
 
 
 def test_a_generated_checker_with_a_main_guard_exit_and_fractions(tmp_path):
-    checker = CHECKER.replace("print(1 if a + b == n else 0)", "if __name__ == '__main__':\n    ")
-    scored = checker + "print(1.0 if a + b == n else 0.5)\n    sys.exit(0)\n"
+    guarded = "if __name__ == '__main__':\n    print(1.0 if a + b == n else 0.5)\n    sys.exit(0)"
+    scored = CHECKER.replace("print(1 if a + b == n else 0)", guarded)
     (problem,) = load(tmp_path, {**CODEFORCES, "generated_checker": scored})
     assert verdicts(problem, "print(0, input())", "print(1, 1)") == [True, False]
+
+
+def test_a_checker_that_is_no_python_is_refused_with_its_row(tmp_path):
+    with pytest.raises(RowError, match="row 1: `generated_checker` is no Python"):
+        load(tmp_path, {**CODEFORCES, "generated_checker": "int main() {}"})
 
 
 def test_generated_tests_are_read_from_the_file_of_their_contest(tmp_path):
