@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 
+from rlvr.commands.evaluate import evaluate
 from rlvr.commands.moe import moe
 from rlvr.commands.rating import rating
 from rlvr.commands.sandbox import sandbox
@@ -116,31 +117,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     click.echo(train_grpo(recipe))
 
 
-@cli.command()
-@config_option()
-@OVERRIDES
-@DRY_RUN
-def evaluate(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
-    """Measure a checkpoint: pass@k with intervals, by difficulty and verdict."""
-    from rlvr.config import EvaluationRecipe, load_recipe
-
-    recipe = load_recipe(EvaluationRecipe, config, overrides)
-    if dry_run:
-        return _show(recipe, recipe.output_dir)
-    from rlvr.evaluation.evaluate import evaluate as run
-
-    results = run(recipe)
-    for suite, metrics in results.results.items():
-        for k, estimate in sorted(metrics.pass_at.items()):
-            low, high = estimate.ci95
-            click.echo(
-                f"{suite}: pass@{k} {estimate.value:.3f} [{low:.3f}, {high:.3f}] over {metrics.problems} problems"
-            )
-        if metrics.greedy is not None:
-            click.echo(f"{suite}: greedy {metrics.greedy.value:.3f}")
-    click.echo(Path(recipe.output_dir) / "results.json")
-
-
+cli.add_command(evaluate)
 cli.add_command(rating)
 cli.add_command(moe)
 cli.add_command(sandbox)

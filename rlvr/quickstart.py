@@ -25,6 +25,7 @@ from rlvr.config import (
     SFTRecipe,
     write_resolved,
 )
+from rlvr.config.evaluation import EvaluationData
 from rlvr.config.quickstart import StageSection
 
 PROMPT = PromptSection(style="plain")
@@ -139,7 +140,7 @@ def _evaluate(recipe: QuickstartRecipe, name: str, checkpoint: Path, curated: Pa
             output_dir=str(folder / "evaluation" / name),
             seed=recipe.seed,
             model=ModelSection(name_or_path=str(checkpoint)),
-            data=DataSection(problems=str(curated / "heldout.parquet"), tags=["pipelines"]),
+            data=EvaluationData(problems=str(curated / "heldout.parquet"), tags=["pipelines"]),
             prompt=PROMPT,
             sampling=recipe.evaluation,
             judge=recipe.judge,

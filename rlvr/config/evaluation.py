@@ -1,19 +1,22 @@
-"""Recipe of an evaluation."""
+"""Recipe of an evaluation, and the definition of a suite."""
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+import datetime
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
 
 from rlvr.config.load import Strict
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection
 
 
 class SamplingSection(Strict):
-    """How samples are drawn: `n` at `temperature` for pass@k, plus one greedy sample."""
+    """How samples are drawn: `n` at `temperature` for pass@k (0: greedy), plus one greedy sample."""
 
     n: int = Field(default=8, ge=1)
     k: list[int] = Field(default_factory=lambda: [1, 8])
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0)
     max_completion_length: int = Field(default=512, ge=1)
@@ -28,14 +31,119 @@ class SamplingSection(Strict):
         return sorted(set(k))
 
 
+class EndpointSection(Strict):
+    """An OpenAI-compatible server. The key is read from the environment and written nowhere."""
+
+    url: str  # up to and with /v1
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: int = Field(default=16, ge=1)
+    tries: int = Field(default=6, ge=1)  # of one request, with growing pauses
+    timeout_s: float = Field(default=600.0, gt=0)
+    extra: dict[str, Any] = Field(default_factory=dict)  # further fields of every request
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("an address such as http://127.0.0.1:8000/v1")
+        return url.rstrip("/")
+
+
+class Exclusion(Strict):
+    """A problem left out of a suite, and why."""
+
+    id: str
+    reason: str
+
+
+class LimitsSection(Strict):
+    """Limits that replace those of the problems."""
+
+    cpu_s: float | None = Field(default=None, gt=0)
+    memory_mb: int | None = Field(default=None, ge=16)
+
+
+class EvaluationData(DataSection):
+    """Problems of an evaluation: a source, less what lies outside the window of dates or is excluded by name."""
+
+    after: datetime.date | None = None  # contest dates, both ends included
+    before: datetime.date | None = None
+    exclude: list[Exclusion] = Field(default_factory=list)
+    expected: int | None = Field(default=None, ge=1)  # number of problems; another number is an error
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EvaluationData:
+        if self.after and self.before and self.after > self.before:
+            raise ValueError(f"data.after ({self.after}) lies behind data.before ({self.before})")
+        return self
+
+
+class SuiteDefinition(Strict):
+    """A suite as a file: everything of an evaluation but what is evaluated. `{data}` in data.problems is the user's."""
+
+    suite: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    description: str
+    column: str = ""  # heading in tables
+    data: EvaluationData
+    prompt: PromptSection = PromptSection()
+    sampling: SamplingSection = SamplingSection()
+    limits: LimitsSection = LimitsSection()
+    grader: str | None = None
+    published: dict[str, dict[str, float]] = Field(default_factory=dict)  # model -> metric -> value, for comparison
+
+
+class SuiteGroup(Strict):
+    """Several suites that are run together."""
+
+    description: str
+    suites: list[str] = Field(min_length=1)
+
+
 class EvaluationRecipe(Strict):
-    """`rlvr evaluate`: one checkpoint on one suite of problems."""
+    """`rlvr evaluate`: one model, endpoint or file of samples on one suite of problems."""
 
     suite: str
     output_dir: str
     seed: int = 0
-    model: ModelSection
-    data: DataSection
+    model: ModelSection | None = None
+    engine: Literal["transformers", "vllm"] = "transformers"
+    endpoint: EndpointSection | None = None
+    samples: str | None = None  # a file of samples made elsewhere: grade only
+    data: EvaluationData
     prompt: PromptSection = PromptSection()
     sampling: SamplingSection = SamplingSection()
+    limits: LimitsSection = LimitsSection()
     judge: JudgeSection = JudgeSection()
+    grader: str | None = None  # refuse to grade with another version of the judge's rules
+    trained_on: list[str] = Field(default_factory=list)  # runs or problem sources to check for contamination
+    data_cutoff: datetime.date | None = None  # last date in the base model's training data
+
+    @model_validator(mode="after")
+    def _one_target(self) -> EvaluationRecipe:
+        given = [name for name in ("model", "endpoint", "samples") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of model, endpoint and samples to be evaluated (got {' and '.join(given) or 'none'})"
+            )
+        return self
+
+    @property
+    def target(self) -> str:
+        """What is evaluated, in one name."""
+        if self.model is not None:
+            return self.model.name_or_path
+        return self.endpoint.model if self.endpoint is not None else str(self.samples)
+
+
+class EvaluationSchedule(Strict):
+    """Evaluation during training: `suite` every `every` steps, the best checkpoint by `metric` kept under `best`."""
+
+    suite: str
+    data: str | None = None  # what {data} in the suite stands for
+    every: int = Field(default=50, ge=1)  # in steps
+    metric: str = "pass@1"
+    at_start: bool = True
+    limit: int | None = Field(default=None, ge=1)  # only the first problems of the suite
+    keep_best: bool = True
+    sampling: dict[str, Any] = Field(default_factory=dict)  # replaces values of the suite's sampling

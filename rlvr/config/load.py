@@ -31,8 +31,12 @@ def load_recipe(recipe: type[R], path: str | os.PathLike[str] | None, overrides:
 
     Raises RecipeError naming the file and key of every mistake, with a suggestion for misspelt keys.
     """
-    where = str(path) if path is not None else "recipe"
     values = _read_yaml(Path(path)) if path is not None else {}
+    return recipe_from(recipe, values, str(path) if path is not None else "recipe", overrides)
+
+
+def recipe_from(recipe: type[R], values: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> R:
+    """Returns the recipe of `values` with `overrides` applied; errors as of `load_recipe`, naming `where`."""
     for override in overrides:
         _apply(values, override)
     try:

@@ -43,8 +43,8 @@ class PromptSection(Strict):
     @field_validator("template")
     @classmethod
     def _has_statement(cls, template: str | None) -> str | None:
-        if template is not None and "{statement}" not in template:
-            raise ValueError("the template must contain {statement}")
+        if template is not None and "{statement}" not in template and "{starter_code}" not in template:
+            raise ValueError("the template must contain {statement} or {starter_code}")
         return template
 
 

@@ -1,17 +1,20 @@
-"""Evaluation of one checkpoint: sample, judge, count; every finished chunk is on disk, so a killed run continues."""
+"""Evaluation of one target on one suite: generate -> grade -> score, each step on disk and resumable by the sample."""
 
 from __future__ import annotations
 
-import json
-import sys
-import time
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-from tqdm import tqdm
+from typing import Any, Literal
 
 from data_curation import Problem
-from rlvr.config import EvaluationRecipe, RecipeError, RewardSection, write_resolved
+from rlvr.config import EvaluationRecipe, RecipeError, write_resolved
+from rlvr.evaluation.contamination import Overlaps, find_overlaps, write_overlaps
+from rlvr.evaluation.generate import GENERATIONS, Generation, Sampler, generate, local_sampler
+from rlvr.evaluation.grade import GRADED, Grading, grader_version
+from rlvr.evaluation.problems import suite_problems
 from rlvr.evaluation.results import (
     Cost,
     Results,
@@ -21,148 +24,191 @@ from rlvr.evaluation.results import (
     write_results,
     write_samples,
 )
+from rlvr.evaluation.samples import missing_problems, read_generations, uneven
 from rlvr.provenance import data_fingerprint, write_environment
-from rlvr.rewards import ProgramGrader
-from rlvr.rollouts.engine import Engine, Sampling, TransformersEngine
-from rlvr.rollouts.prompts import completion_text
-from rlvr.training.loading import load_policy, load_training_problems, render_prompts
+from rlvr.rollouts.prompts import render_prompt
 
-PARTIAL = "samples.partial.jsonl"
-CHUNK = 64  # problems
+logger = logging.getLogger(__name__)
+
+Step = Literal["generate", "grade", "score"]
 
 
-def evaluate(recipe: EvaluationRecipe, model: Any = None, tokenizer: Any = None) -> Results:
+def evaluate(
+    recipe: EvaluationRecipe,
+    model: Any = None,
+    tokenizer: Any = None,
+    *,
+    regrade: bool = False,
+    problems: Sequence[Problem] | None = None,
+) -> Results:
     """Returns the results and writes `results.json` and `samples.jsonl` into `recipe.output_dir`.
 
-    A finished evaluation is read back. Samples of finished chunks are never drawn again.
+    A finished evaluation is read back; an interrupted one continues, and its samples are those of one never
+    interrupted. `regrade` drops verdicts that were already there. `model` and `tokenizer` replace what the recipe
+    names. RecipeError where the folder holds another evaluation or the recipe does not fit its suite.
     """
     folder = Path(recipe.output_dir)
-    problems = load_training_problems(recipe.data, recipe.prompt)
-    identity = {
-        "data_fingerprint": data_fingerprint(problems),
-        "model": recipe.model.name_or_path,
-        "sampling": recipe.sampling.model_dump(mode="json"),
-        "seed": recipe.seed,
-    }
-    done = folder / "results.json"
-    if done.is_file():
-        results = read_results(done)
-        if results.config.get("identity") == identity:
-            return results
+    problems = list(problems) if problems is not None else suite_problems(recipe)
+    identity = _identity(recipe, problems)
+    _check_grader(recipe)
+    results = folder / "results.json"
+    if results.is_file() and not regrade:
+        done = read_results(results)
+        if done.config.get("identity") == identity:
+            return done
         raise RecipeError(
             f"{folder}: holds results of another model, data or sampling; choose another output_dir or delete it"
         )
-    if max(recipe.sampling.k) > recipe.sampling.n:
+    if recipe.samples is None and max(recipe.sampling.k) > recipe.sampling.n:
         raise RecipeError(f"sampling.k: pass@{max(recipe.sampling.k)} needs sampling.n >= {max(recipe.sampling.k)}")
-    if model is None:
-        model, tokenizer = load_policy(recipe.model)
-    prompts = render_prompts(problems, recipe.prompt, tokenizer, None)
-    write_resolved(recipe, folder)
-    write_environment(folder, **identity)
+    if regrade:
+        _reopen(folder, identity)
+    prompts = {problem.id: render_prompt(problem, recipe.prompt) for problem in problems}
+    overlaps = find_overlaps(problems, recipe)
+    overlaps.warn(recipe.suite)
+    try:
+        given = read_generations(Path(recipe.samples), problems) if recipe.samples is not None else None
+        with Grading(problems, prompts, recipe, identity, _total(recipe, problems, given)) as grading:
+            write_resolved(recipe, folder)
+            write_environment(folder, **identity)
+            generate_s = _run(problems, prompts, recipe, identity, grading, given, model, tokenizer)
+    except ValueError as error:
+        raise error if isinstance(error, RecipeError) else RecipeError(str(error)) from None
+    return _score(recipe, problems, grading, identity, generate_s, overlaps, given)
 
-    partial = Partial(folder / PARTIAL, identity)
-    engine = TransformersEngine(model, tokenizer, recipe.sampling.batch_size)
-    cost = {"generate_s": partial.generate_s, "grade_s": partial.grade_s}
-    chunks = [problems[start : start + CHUNK] for start in range(0, len(problems), CHUNK)]
-    bar = tqdm(total=len(problems), desc=f"evaluate {recipe.suite}", unit="problem", file=sys.stderr)
-    bar.update(min(len(partial.chunks) * CHUNK, len(problems)))
-    with bar, ProgramGrader(recipe.prompt, RewardSection(), recipe.judge) as grader:
-        for number, chunk in enumerate(chunks):
-            if number in partial.chunks:
-                continue
-            started, graded = time.perf_counter(), grader.seconds
-            records = sample_chunk(chunk, prompts, engine, grader, recipe, number)
-            grade_s = grader.seconds - graded
-            generate_s = time.perf_counter() - started - grade_s
-            partial.add(number, records, generate_s, grade_s)
-            cost = {"generate_s": cost["generate_s"] + generate_s, "grade_s": cost["grade_s"] + grade_s}
-            bar.update(len(chunk))
-    records = [record for number in sorted(partial.chunks) for record in partial.chunks[number]]
+
+def _run(
+    problems: Sequence[Problem],
+    prompts: dict[str, Any],
+    recipe: EvaluationRecipe,
+    identity: dict[str, Any],
+    grading: Grading,
+    given: list[Generation] | None,
+    model: Any,
+    tokenizer: Any,
+) -> float:
+    """Generates and grades, a batch being graded while the next is drawn; returns the seconds of drawing."""
+    if given is not None:
+        grading.grade(given)
+        return 0.0
+
+    def sampler() -> Sampler:
+        if recipe.endpoint is not None:
+            from rlvr.evaluation.endpoint import EndpointSampler
+
+            return EndpointSampler(recipe.endpoint, recipe.sampling)
+        return local_sampler(recipe, model, tokenizer)
+
+    waiting: list[Future[None]] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="grade") as grader:
+
+        def drawn(batch: list[Generation]) -> None:
+            for future in waiting:
+                if future.done():
+                    future.result()  # a judge that cannot start stops the drawing too
+            waiting.append(grader.submit(grading.grade, batch))
+
+        try:
+            seconds = generate(problems, prompts, recipe, identity, sampler, drawn)
+        except BaseException:
+            grader.shutdown(wait=True, cancel_futures=True)
+            raise
+        for future in waiting:
+            future.result()
+    return seconds
+
+
+def _score(
+    recipe: EvaluationRecipe,
+    problems: Sequence[Problem],
+    grading: Grading,
+    identity: dict[str, Any],
+    generate_s: float,
+    overlaps: Overlaps,
+    given: list[Generation] | None,
+) -> Results:
+    folder = Path(recipe.output_dir)
+    order = {problem.id: place for place, problem in enumerate(problems)}
+    records = sorted(grading.records.values(), key=lambda r: (order[r.problem_id], r.greedy, r.sample))
+    ks = tuple(recipe.sampling.k) if given is None else _fitting(recipe, given, problems)
     results = build_results(
         {recipe.suite: records},
-        checkpoint=recipe.model.name_or_path,
-        config={**recipe.model_dump(mode="json"), "identity": identity},
-        cost=Cost(tokens=sum(record.completion_tokens for record in records), **cost),
-        ks=tuple(k for k in recipe.sampling.k),
-    )
+        checkpoint=recipe.target,
+        config={**recipe.model_dump(mode="json"), "identity": identity, "grader": grader_version(),
+                "contamination": overlaps.summary()},
+        cost=Cost(tokens=sum(record.completion_tokens for record in records), generate_s=generate_s,
+                  grade_s=grading.seconds),
+        ks=ks,
+    )  # fmt: skip
+    write_overlaps(overlaps, folder)
     write_samples(records, folder)
     write_results(results, folder)
-    partial.path.unlink(missing_ok=True)
+    for name in (GENERATIONS, GRADED):  # samples.jsonl now holds all of it
+        (folder / name).unlink(missing_ok=True)
     return results
 
 
-def sample_chunk(
-    problems: list[Problem],
-    prompts: dict[str, Any],
-    engine: Engine,
-    grader: ProgramGrader,
-    recipe: EvaluationRecipe,
-    number: int,
-) -> list[SampleRecord]:
-    """Returns the judged samples of a chunk of problems: n at the recipe's temperature, then the greedy one."""
-    section = recipe.sampling
-    sampling = Sampling(section.max_completion_length, section.temperature, section.top_p, section.top_k)
-    rows = [(problem, index, False) for problem in problems for index in range(section.n)]
-    completions = engine.generate([prompts[problem.id] for problem, _, _ in rows], sampling, recipe.seed + number)
-    if section.greedy:
-        rows += [(problem, 0, True) for problem in problems]
-        greedy = Sampling(section.max_completion_length, temperature=0.0)
-        completions += engine.generate([prompts[problem.id] for problem in problems], greedy, recipe.seed)
-    graded = grader.grade([problem for problem, _, _ in rows], [completion.text for completion in completions])
-    return [
-        SampleRecord(
-            problem_id=problem.id,
-            sample=index,
-            greedy=is_greedy,
-            verdict=item.judgement.verdict,
-            difficulty=problem.difficulty,
-            family=problem.family,
-            passed=item.judgement.passed,
-            tests=len(problem.tests),
-            cases=[case.verdict for case in item.judgement.cases],
-            completion_tokens=completion.tokens,
-            finish_reason="stop" if completion.finish_reason == "stop" else "length",
-            prompt=completion_text(prompts[problem.id]),
-            completion=completion.text,
-            program=item.program,
-            message=item.judgement.message,
+def _fitting(recipe: EvaluationRecipe, given: list[Generation], problems: Sequence[Problem]) -> tuple[int, ...]:
+    """The k that the file's number of samples allows, and a word about problems it leaves out."""
+    absent = missing_problems(given, problems)
+    if absent:
+        logger.warning(
+            "%s: no samples for %d of %d problems (%s ...): rates are over those it has",
+            recipe.samples, len(absent), len(problems), ", ".join(absent[:3]),
+        )  # fmt: skip
+    sizes = uneven(given)
+    if len([size for size in sizes if size]) > 1:
+        shown = ", ".join(f"{count} with {size}" for size, count in sizes.items())
+        logger.warning("%s: problems have different numbers of samples: %s", recipe.samples, shown)
+    largest = max(sizes, default=0)
+    return tuple(k for k in recipe.sampling.k if k <= largest) or (1,)
+
+
+def _total(recipe: EvaluationRecipe, problems: Sequence[Problem], given: list[Generation] | None) -> int:
+    return len(given) if given is not None else len(problems) * (recipe.sampling.n + recipe.sampling.greedy)
+
+
+def _identity(recipe: EvaluationRecipe, problems: Iterable[Problem]) -> dict[str, Any]:
+    """What must not change under an evaluation that is continued."""
+    prompt = hashlib.sha256(recipe.prompt.model_dump_json().encode()).hexdigest()[:16]
+    identity = {"data_fingerprint": data_fingerprint(problems), "prompt": prompt, "seed": recipe.seed}
+    if recipe.samples is not None:
+        path = Path(recipe.samples)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file of samples")
+        return identity | {"samples": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
+    sampling = recipe.sampling.model_dump(mode="json", exclude={"k"})
+    if recipe.endpoint is not None:
+        return identity | {"model": recipe.endpoint.model, "endpoint": recipe.endpoint.url, "sampling": sampling}
+    assert recipe.model is not None
+    return identity | {"model": recipe.model.name_or_path, "engine": recipe.engine, "sampling": sampling}
+
+
+def _check_grader(recipe: EvaluationRecipe) -> None:
+    if recipe.grader is not None and recipe.grader != grader_version():
+        raise RecipeError(
+            f"grader: the suite is fixed to {recipe.grader}, this judge is {grader_version()}; figures of different"
+            " graders are not comparable. Set grader=null to take this one"
         )
-        for (problem, index, is_greedy), completion, item in zip(rows, completions, graded, strict=True)
-    ]
 
 
-class Partial:
-    """Samples of the finished chunks of an evaluation; a chunk counts once its closing line is on disk."""
+def _reopen(folder: Path, identity: dict[str, Any]) -> None:
+    """Makes generations of the finished samples, so that only grading is done again."""
+    (folder / GRADED).unlink(missing_ok=True)
+    if (folder / GENERATIONS).exists() or not (folder / "samples.jsonl").exists():
+        return
+    from rlvr.evaluation.generate import Item
+    from rlvr.evaluation.journal import Journal
+    from rlvr.evaluation.results import read_samples
 
-    def __init__(self, path: Path, identity: dict[str, Any]) -> None:
-        self.path = path
-        self.chunks: dict[int, list[SampleRecord]] = {}
-        self.generate_s = self.grade_s = 0.0
-        if path.exists() and self._read(identity):
-            return
-        path.write_text(json.dumps({"identity": identity}) + "\n")
-
-    def add(self, number: int, records: list[SampleRecord], generate_s: float, grade_s: float) -> None:
-        closing = {"chunk": number, "generate_s": generate_s, "grade_s": grade_s}
-        with self.path.open("a") as file:
-            file.writelines(record.model_dump_json() + "\n" for record in records)
-            file.write(json.dumps(closing) + "\n")
-        self.chunks[number] = records
-
-    def _read(self, identity: dict[str, Any]) -> bool:
-        lines = self.path.read_text().split("\n")
-        if not lines[0] or json.loads(lines[0]).get("identity") != identity:
-            return False
-        kept, pending, end = [lines[0]], [], 1
-        for position, line in enumerate(lines[1:-1], 1):
-            row = json.loads(line)
-            if "chunk" not in row:
-                pending.append(row)
-                continue
-            self.chunks[row["chunk"]] = [SampleRecord(**item) for item in pending]
-            self.generate_s += row["generate_s"]
-            self.grade_s += row["grade_s"]
-            pending, end = [], position + 1
-        kept = lines[:end]  # what a kill left of an unfinished chunk goes
-        self.path.write_text("\n".join(kept) + "\n")
-        return True
+    records: list[SampleRecord] = read_samples(folder)
+    if "samples" not in identity:
+        journal = Journal(folder / GENERATIONS, identity)
+        journal.append(
+            Generation(
+                Item(r.problem_id, r.sample, r.greedy), r.completion, r.completion_tokens, r.finish_reason
+            ).to_row()
+            for r in records
+        )
+        journal.close()
+    (folder / "results.json").unlink(missing_ok=True)

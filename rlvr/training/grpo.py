@@ -22,6 +22,7 @@ from data_curation import Problem
 from rlvr.budget import AllocationPolicy, Knapsack, SuccessRates, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
 from rlvr.curriculum import ProblemSchedule
+from rlvr.fingerprints import write_fingerprints
 from rlvr.provenance import data_fingerprint, name_trackers, write_environment
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
@@ -111,6 +112,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     if main:
         write_resolved(recipe, folder)
         write_environment(folder, seed=recipe.seed, problems=len(by_id), data_fingerprint=data_fingerprint(problems))
+        write_fingerprints(folder, by_id.values())
         print(f"{recipe.stage}: {recipe.arithmetic(config.world_size)}; {len(by_id)} problems", flush=True)
 
     curriculum = recipe.curriculum

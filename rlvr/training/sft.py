@@ -17,7 +17,9 @@ from trl import SFTConfig, SFTTrainer
 
 from data_curation import load_problems
 from rlvr.config import PromptSection, RecipeError, SFTRecipe, write_resolved
+from rlvr.fingerprints import write_texts
 from rlvr.provenance import name_trackers, write_environment
+from rlvr.rollouts.prompts import completion_text as said
 from rlvr.rollouts.prompts import render_prompt
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
@@ -133,6 +135,9 @@ def train_sft(recipe: SFTRecipe) -> Path:
     if trainer.accelerator.is_main_process:
         write_resolved(recipe, folder)
         write_environment(folder, seed=recipe.seed, demonstrations=len(dataset))
+        write_texts(
+            folder, ((f"demonstration {row}", "", said(prompt)) for row, prompt in enumerate(dataset["prompt"]))
+        )
         batch = section.per_device_train_batch_size * section.gradient_accumulation_steps * config.world_size
         print(
             f"sft: {len(dataset):,} demonstrations x {section.num_train_epochs:g} epochs in batches of {batch}",

@@ -1,0 +1,126 @@
+"""Completions from an OpenAI-compatible server: many requests at once, each tried again before it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from rlvr.config.evaluation import EndpointSection, SamplingSection
+from rlvr.evaluation.generate import Answered
+
+_RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
+_LONGEST_PAUSE = 60.0
+
+
+class EndpointFailure(RuntimeError):
+    """Requests that stayed without a usable answer; those answered are on disk and none is scored."""
+
+
+class EndpointSampler:
+    """Chat messages go to /chat/completions, plain prompts to /completions, one request a sample.
+
+    A request is tried again after a refused connection, a busy or failing server, a timeout, or an answer that is no
+    completion. EndpointFailure after the last try, once all other requests of the batch are through; at once for
+    answers that no further try can mend (401, 404 ...).
+    """
+
+    draws_together = False
+
+    def __init__(self, endpoint: EndpointSection, sampling: SamplingSection, pause_s: float = 1.0) -> None:
+        self.endpoint, self.sampling, self.pause_s = endpoint, sampling, pause_s
+
+    def draw(self, prompts: Sequence[Any], greedy: bool, seed: int, answered: Answered) -> None:
+        asyncio.run(self._draw(prompts, greedy, seed, answered))
+
+    async def _draw(self, prompts: Sequence[Any], greedy: bool, seed: int, answered: Answered) -> None:
+        import httpx
+
+        key = os.environ.get(self.endpoint.api_key_env)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        gate = asyncio.Semaphore(self.endpoint.concurrency)
+        failures: list[str] = []
+        timeout = httpx.Timeout(self.endpoint.timeout_s, connect=min(30.0, self.endpoint.timeout_s))
+        async with httpx.AsyncClient(headers=headers, timeout=timeout) as client:
+
+            async def one(row: int, prompt: Any) -> None:
+                async with gate:
+                    try:
+                        answered(row, *await self._ask(client, prompt, greedy, seed * 1_000_003 + row))
+                    except EndpointFailure as failure:
+                        failures.append(str(failure))
+
+            await asyncio.gather(*(one(row, prompt) for row, prompt in enumerate(prompts)))
+        if failures:
+            raise EndpointFailure(
+                f"{self.endpoint.url}: {len(failures)} of {len(prompts)} requests have no usable answer; the first: "
+                f"{failures[0]}. What was answered is kept and nothing is scored; the same command continues"
+            )
+
+    async def _ask(self, client: Any, prompt: Any, greedy: bool, seed: int) -> tuple[str, int, str]:
+        import httpx
+
+        path = "completions" if isinstance(prompt, str) else "chat/completions"
+        body = self._body(prompt, greedy, seed)
+        why = ""
+        for attempt in range(self.endpoint.tries):
+            if attempt:
+                await asyncio.sleep(min(_LONGEST_PAUSE, self.pause_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+            try:
+                response = await client.post(f"{self.endpoint.url}/{path}", json=body)
+            except httpx.HTTPError as error:
+                why = f"{type(error).__name__}: {error}".rstrip(": ")
+                continue
+            if response.status_code == 200:
+                try:
+                    return _completion(response.text)
+                except ValueError as error:
+                    why = str(error)
+                    continue
+            why = f"HTTP {response.status_code}: {response.text[:200]!r}"
+            if response.status_code not in _RETRIED:
+                break
+        raise EndpointFailure(why)
+
+    def _body(self, prompt: Any, greedy: bool, seed: int) -> dict[str, Any]:
+        section = self.sampling
+        body: dict[str, Any] = {
+            "model": self.endpoint.model,
+            "max_tokens": section.max_completion_length,
+            "temperature": 0.0 if greedy else section.temperature,
+            "top_p": 1.0 if greedy else section.top_p,
+            "seed": seed % 2**31,
+            "n": 1,
+        }
+        if section.top_k and not greedy:
+            body["top_k"] = section.top_k
+        return body | ({"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt}) | self.endpoint.extra
+
+
+def _completion(text: str) -> tuple[str, int, str]:
+    """(completion, tokens, finish reason) of an answer. ValueError for one that holds no completion."""
+    shown = repr(text[:120])
+    try:
+        body = json.loads(text)
+    except json.JSONDecodeError:
+        raise ValueError(f"answer is no JSON, or cut short: {shown}") from None
+    try:
+        choice = body["choices"][0]
+        message = choice.get("message")
+        found = choice["text"] if message is None else message.get("content")
+        reasoning = None if message is None else message.get("reasoning_content") or message.get("reasoning")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        raise ValueError(f"answer holds no completion: {shown}") from None
+    if reasoning and isinstance(reasoning, str):
+        found = f"<think>{reasoning}</think>{found or ''}"
+    if not isinstance(found, str):
+        raise ValueError(f"answer holds no text: {shown}")
+    reason = choice.get("finish_reason")
+    if reason not in ("stop", "length", "tool_calls", None):
+        raise ValueError(f"answer ended with finish_reason {reason!r}: {shown}")
+    usage = body.get("usage") or {}
+    tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    return found, tokens if isinstance(tokens, int) and tokens >= 0 else 0, "length" if reason == "length" else "stop"

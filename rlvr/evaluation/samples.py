@@ -1,0 +1,102 @@
+"""Files of samples made elsewhere: read, checked against the suite, and made ready for the judge."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from data_curation import Problem
+from rlvr.evaluation.generate import Generation, Item
+from rlvr.evaluation.problems import nearest
+
+_PROBLEM_KEYS = ("problem_id", "task_id", "question_id")
+_PROGRAM_KEYS = ("program", "solution", "code")
+_SAMPLE_KEYS = ("sample", "sample_id", "completion_id")
+
+
+def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation]:
+    """The samples of a .jsonl[.gz] file, in its order.
+
+    A row has a problem (`problem_id` or `task_id`: the id, or the title the source gives it, as HumanEval/0) and
+    either `completion`, from which the program is extracted as the suite says, or `program` (or `solution`, `code`),
+    taken as it is. `sample` numbers the samples of a problem; without it they count in the order of rows. `greedy`,
+    `tokens` (or `completion_tokens`) and `finish_reason` are read where present. ValueError naming file and row for a
+    problem the suite lacks, a sample that stands twice, or a row that has no text; FileNotFoundError.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of samples")
+    names = {name.casefold(): problem.id for problem in problems for name in (problem.title, problem.id) if name}
+    counted: Counter[str] = Counter()
+    seen: dict[Item, int] = {}
+    found = []
+    for number, row in _rows(path):
+        where = f"{path}:{number}"
+        name = next((row[key] for key in _PROBLEM_KEYS if key in row), None)
+        if name is None:
+            raise ValueError(f"{where}: key 'problem_id' is missing")
+        problem = names.get(str(name).casefold())
+        if problem is None:
+            ids = [problem.id for problem in problems]
+            raise ValueError(f"{where}: problem {name!r} is not in the suite; {nearest(str(name), ids)}")
+        greedy = bool(row.get("greedy", False))
+        sample = next((row[key] for key in _SAMPLE_KEYS if key in row), None)
+        if sample is None:
+            sample = 0 if greedy else counted[problem]
+        if not isinstance(sample, int) or isinstance(sample, bool) or sample < 0:
+            raise ValueError(f"{where}: 'sample' must be a whole number from 0 on, got {sample!r}")
+        counted[problem] += not greedy
+        item = Item(problem, sample, greedy)
+        if item in seen:
+            raise ValueError(f"{where}: sample {sample} of problem {name!r} stands already in line {seen[item]}")
+        seen[item] = number
+        found.append(_generation(item, row, where))
+    if not found:
+        raise ValueError(f"{path}: holds no samples")
+    return found
+
+
+def missing_problems(generations: Sequence[Generation], problems: Sequence[Problem]) -> list[str]:
+    """Ids of the problems no sample is of."""
+    tried = {generation.item.problem_id for generation in generations}
+    return [problem.id for problem in problems if problem.id not in tried]
+
+
+def uneven(generations: Sequence[Generation]) -> dict[int, int]:
+    """Number of samples -> number of problems with so many."""
+    sizes: defaultdict[str, int] = defaultdict(int)
+    for generation in generations:
+        sizes[generation.item.problem_id] += not generation.item.greedy
+    return dict(sorted(Counter(sizes.values()).items()))
+
+
+def _generation(item: Item, row: dict[str, Any], where: str) -> Generation:
+    program = next((row[key] for key in _PROGRAM_KEYS if row.get(key) is not None), None)
+    completion = row.get("completion")
+    if completion is None and program is None:
+        raise ValueError(f"{where}: neither 'completion' nor 'program'; one of them holds the sample")
+    for key, value in (("completion", completion), ("program", program)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{where}: {key!r} must be text, got {type(value).__name__}")
+    tokens = row.get("tokens", row.get("completion_tokens", 0))
+    if not isinstance(tokens, int) or tokens < 0:
+        raise ValueError(f"{where}: 'tokens' must be a whole number from 0 on, got {tokens!r}")
+    reason = "length" if row.get("finish_reason") == "length" else "stop"
+    return Generation(item, completion if completion is not None else program or "", tokens, reason, program)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}:{number}: not JSON ({error.msg})") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{path}:{number}: expected an object, got {type(row).__name__}")
+            yield number, row

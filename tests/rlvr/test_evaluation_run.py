@@ -1,0 +1,497 @@
+"""Evaluations from start to end: endpoints that fail, files of samples, kills, contamination; the real judge."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from endpoint_server import completion, serving
+
+from data_curation import Problem, Solution, Test, save_problems
+from rlvr.cli import cli
+from rlvr.config import EvaluationRecipe, RecipeError
+from rlvr.evaluation import endpoint as endpoint_module
+from rlvr.evaluation import read_results, read_samples
+from rlvr.evaluation.contamination import ancestry
+from rlvr.evaluation.endpoint import EndpointFailure
+from rlvr.evaluation.evaluate import evaluate
+from rlvr.evaluation.grade import grader_version
+from rlvr.evaluation.suites import load_suites, shipped_suites, suite_recipe
+from rlvr.fingerprints import Fingerprints, read_fingerprints, write_fingerprints, write_texts
+from sandbox import Verdict
+
+WORDS = [a + b for a in ("harb", "lant", "grav", "orch", "velv") for b in ("our", "ern", "el", "id", "et")]
+
+
+def make_problem(number: int, **fields: Any) -> Problem:
+    story = " ".join(random.Random(number).choices(WORDS, k=60))
+    return Problem(
+        id=f"sum/{number}",
+        title=f"Sum and {number}",
+        statement=f"Read one number and print it plus {number}. {story}",
+        tests=[Test(input=f"{x}\n", output=f"{x + number}\n") for x in (1, 5)],
+        solutions=[Solution(code=f"print(int(input()) + {number})")],
+        difficulty="easy" if number < 3 else "hard",
+        rating=1000.0 + 200 * number,
+        **{"date": datetime.date(2025, 1 + number % 12, 1), "tags": ["math"]} | fields,
+    )
+
+
+PROBLEMS = [make_problem(number) for number in range(5)]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "problems.jsonl"
+    save_problems(PROBLEMS, path)
+    return path
+
+
+def fenced(code: str) -> str:
+    return f"Here it is:\n```python\n{code}\n```\n"
+
+
+def solver(body: dict[str, Any], number: int) -> tuple[int, str]:
+    """Solves the problems with an even number, whatever the temperature."""
+    wanted = int(body["messages"][-1]["content"].split("plus ")[1].split(".")[0])
+    return completion(fenced(f"print(int(input()) + {wanted if wanted % 2 == 0 else 99})"))
+
+
+def recipe_for(source: Path, out: Path, **fields: Any) -> EvaluationRecipe:
+    base: dict[str, Any] = {
+        "suite": "sums",
+        "output_dir": str(out),
+        "data": {"problems": str(source)},
+        "sampling": {"n": 2, "k": [1, 2], "temperature": 0.7, "batch_size": 4},
+        "judge": {"workers": 1},
+    }
+    return EvaluationRecipe.model_validate(base | fields)
+
+
+def asking(url: str, **fields: Any) -> dict[str, Any]:
+    return {"endpoint": {"url": url, "model": "tiny", "tries": 3, **fields}}
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = endpoint_module.EndpointSampler.__init__
+
+    def quick(self: Any, endpoint: Any, sampling: Any, pause_s: float = 0.01) -> None:
+        original(self, endpoint, sampling, pause_s)
+
+    monkeypatch.setattr(endpoint_module.EndpointSampler, "__init__", quick)
+
+
+# --- an endpoint ---
+
+
+def test_an_endpoint_is_sampled_graded_and_scored(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    out = tmp_path / "out"
+    with serving(solver) as (url, requests):
+        results = evaluate(recipe_for(source, out, **asking(url)))
+    metrics = results.results["sums"]
+    assert metrics.pass_at[1].value == pytest.approx(3 / 5) and metrics.greedy is not None
+    assert metrics.by_difficulty["hard"].pass_at[1].value == 0.5
+    assert metrics.estimated_rating is not None and metrics.estimated_rating.problems == 5
+    assert list(metrics.by_month) == [f"2025-0{m}" for m in range(1, 6)]
+    assert len(requests) == 15 and Counter(r["temperature"] for r in requests) == {0.7: 10, 0.0: 5}
+    assert {r["path"] for r in requests} == {"/v1/chat/completions"} and requests[0]["key"] == "Bearer secret-key"
+    records = read_samples(out)
+    assert [(r.problem_id, r.greedy, r.sample) for r in records[:4]] == [
+        ("sum/0", False, 0), ("sum/0", False, 1), ("sum/0", True, 0), ("sum/1", False, 0)
+    ]  # fmt: skip
+    first = records[0]
+    assert first.completion_tokens == 7 and first.program == "print(int(input()) + 0)\n"
+    assert first.cases == [Verdict.AC, Verdict.AC] and first.grader == grader_version()
+    assert sorted(p.name for p in out.iterdir()) == [
+        "config.resolved.yaml", "contamination.json", "environment.json", "results.json", "samples.jsonl"
+    ]  # fmt: skip
+    assert not any("secret-key" in p.read_text() for p in out.iterdir())
+    with serving(lambda *_: (500, "")) as (url2, requests):  # finished: read back, nobody is asked
+        again = evaluate(recipe_for(source, out, **asking(url)))
+        assert again == results and not requests
+        with pytest.raises(RecipeError, match="another model"):
+            evaluate(recipe_for(source, out, **asking(url2)))
+
+
+def test_a_server_in_trouble_is_asked_again(source: Path, tmp_path: Path) -> None:
+    troubles = [(429, "slow down"), (500, "oops"), (0, ""), (200, "{\"choices\": [{\"mess"), (200, "<html>"),
+                (200, "{}"), (200, json.dumps({"choices": [{"message": {"content": None}}]}))]  # fmt: skip
+
+    def moody(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return troubles[number] if number < len(troubles) else solver(body, number)
+
+    with serving(moody) as (url, requests):
+        results = evaluate(recipe_for(source, tmp_path / "out", **asking(url, tries=8)))
+    assert len(requests) == 15 + len(troubles)
+    assert results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("garbage", [(503, "down"), (200, '{"choices": [{"mess')])
+def test_a_dead_endpoint_is_reported_never_scored_and_what_came_is_kept(
+    source: Path, tmp_path: Path, garbage: tuple[int, str]
+) -> None:
+    out = tmp_path / "out"
+
+    def dying(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return solver(body, number) if number < 6 else garbage
+
+    with serving(dying) as (url, requests):
+        with pytest.raises(EndpointFailure, match="2 of 4 requests have no usable answer") as caught:
+            evaluate(recipe_for(source, out, **asking(url, concurrency=1)))
+        assert "\n" not in str(caught.value) and "the same command continues" in str(caught.value)
+        assert not (out / "results.json").exists()
+    assert len(requests) == 6 + 2 * 3
+
+    with serving(solver) as (other, requests):
+        elsewhere = recipe_for(source, out, **asking(other))
+        with pytest.raises(RecipeError, match="belongs to another evaluation"):
+            evaluate(elsewhere)
+    port = int(url.rpartition(":")[2].split("/")[0])
+    assert port
+    (out / "generations.jsonl").write_text((out / "generations.jsonl").read_text().replace(url, other))
+    (out / "graded.jsonl").write_text((out / "graded.jsonl").read_text().replace(url, other))
+    with serving(solver) as (third, requests):
+        for name in ("generations.jsonl", "graded.jsonl"):
+            (out / name).write_text((out / name).read_text().replace(other, third))
+        results = evaluate(recipe_for(source, out, **asking(third)))
+    assert len(requests) == 15 - 6  # nothing is asked twice
+    assert len(read_samples(out)) == 15 and results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
+
+
+def test_a_refusal_that_no_try_mends_is_not_tried_again(source: Path, tmp_path: Path) -> None:
+    with serving(lambda *_: (401, "no such key")) as (url, requests):
+        recipe = recipe_for(source, tmp_path / "out", **asking(url))
+        with pytest.raises(EndpointFailure, match="HTTP 401: 'no such key'"):
+            evaluate(recipe)
+    assert len(requests) == 4  # the first batch, once each
+
+
+# --- samples made elsewhere ---
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def sample_rows() -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for problem in PROBLEMS:
+        rows.append({"task_id": problem.title.upper(), "completion": fenced(problem.solutions[0].code)})
+        rows.append({"problem_id": problem.id, "program": "print(1)", "tokens": 3, "finish_reason": "length"})
+    return rows
+
+
+def test_a_file_of_samples_is_graded_only(source: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
+    results = evaluate(recipe_for(source, tmp_path / "out", samples=str(file)))
+    metrics = results.results["sums"]
+    assert metrics.pass_at[1].value == 0.5 and metrics.pass_at[2].value == 1.0
+    assert metrics.truncation_rate == 0.5 and results.checkpoint == str(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"problem_id": "sum/77", "program": "x"}, r"mine\.jsonl:11: problem 'sum/77' is not in the suite"),
+        ({"problem_id": "sum/1", "sample": 0, "program": "x"}, r":11: sample 0 of .* stands already in line 3"),
+        ({"problem_id": "sum/1"}, r":11: neither 'completion' nor 'program'"),
+        ({"program": "x"}, r":11: key 'problem_id' is missing"),
+        ({"problem_id": "sum/1", "program": "x", "sample": "two"}, r":11: 'sample' must be a whole number"),
+    ],
+)  # fmt: skip
+def test_bad_samples_are_named_by_file_and_line(
+    source: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    file = write_rows(tmp_path / "mine.jsonl", [*sample_rows(), change])
+    with pytest.raises(RecipeError, match=message):
+        evaluate(recipe_for(source, tmp_path / "out", samples=str(file)))
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_verdicts_of_another_grader_are_not_mixed_and_can_be_made_anew(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
+    recipe = recipe_for(source, out, samples=str(file))
+    evaluate(recipe)
+    records = read_samples(out)
+    (out / "results.json").unlink()
+    header = {"data_fingerprint": "x", "grader": "another"}
+    graded = out / "graded.jsonl"
+    write_rows(graded, [header, *(json.loads(r.model_dump_json()) for r in records)])
+    kept = graded.read_bytes()
+    with pytest.raises(RecipeError, match='grader was "another"'):
+        evaluate(recipe)
+    assert graded.read_bytes() == kept
+    assert evaluate(recipe, regrade=True).results["sums"].pass_at[2].value == 1.0
+    with pytest.raises(RecipeError, match="the suite is fixed to"):
+        evaluate(recipe.model_copy(update={"grader": "0.0", "output_dir": str(tmp_path / "fixed")}))
+
+
+# --- kills ---
+
+KILLED = """
+import sys, time
+from rlvr.config import EvaluationRecipe
+from rlvr.evaluation.evaluate import evaluate
+evaluate(EvaluationRecipe.model_validate_json(sys.argv[1]))
+"""
+
+
+def test_a_killed_evaluation_continues_without_loss_or_duplicates(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def slow(body: dict[str, Any], number: int) -> tuple[int, str]:
+        time.sleep(0.3)
+        return solver(body, number)
+
+    with serving(slow) as (url, requests):
+        recipe = recipe_for(source, out, **asking(url, concurrency=1))
+        command = [sys.executable, "-c", KILLED, recipe.model_dump_json()]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        deadline = time.time() + 120
+        while len(requests) < 7 and time.time() < deadline:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        before = len(requests)
+        answered = (out / "generations.jsonl").read_text().count('"problem_id"')
+        assert 4 <= answered <= before
+        with (out / "graded.jsonl").open("a") as file:
+            file.write('{"problem_id": "sum/0", "samp')  # a line cut short
+        results = evaluate(recipe)
+        assert len(requests) - before == 15 - answered
+    records = read_samples(out)
+    assert len(records) == len({r.key for r in records}) == 15
+    assert results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
+    assert results.cost.generate_s > 0
+
+
+def test_a_local_model_gives_the_same_samples_after_a_kill(
+    warm_model: Path, problems_file: Path, tmp_path: Path
+) -> None:
+    def recipe(out: str) -> EvaluationRecipe:
+        return EvaluationRecipe.model_validate(
+            {
+                "suite": "pipelines",
+                "output_dir": str(tmp_path / out),
+                "model": {"name_or_path": str(warm_model)},
+                "data": {"problems": str(problems_file), "limit": 6},
+                "prompt": {"style": "plain"},
+                "sampling": {"n": 3, "k": [1, 3], "max_completion_length": 24, "batch_size": 8},
+                "judge": {"workers": 1},
+            }
+        )
+
+    whole = evaluate(recipe("whole"))
+    assert {r.finish_reason for r in read_samples(tmp_path / "whole")} <= {"stop", "length"}
+
+    cut = tmp_path / "cut"
+    evaluate(recipe("cut"))
+    samples = read_samples(cut)
+    for name in ("results.json", "samples.jsonl"):
+        (cut / name).unlink()
+    from rlvr.evaluation.evaluate import _identity
+    from rlvr.evaluation.problems import suite_problems
+
+    identity = _identity(recipe("cut"), suite_problems(recipe("cut")))
+    rows = [
+        {"problem_id": r.problem_id, "sample": r.sample, "greedy": r.greedy, "tokens": r.completion_tokens,
+         "finish_reason": r.finish_reason, "completion": r.completion}
+        for r in samples[:10]
+    ]  # fmt: skip
+    write_rows(cut / "generations.jsonl", [identity, *rows])
+    with (cut / "generations.jsonl").open("a") as file:
+        file.write('{"problem_id": "pi')
+    resumed = evaluate(recipe("cut"))
+    assert [r.completion for r in read_samples(cut)] == [r.completion for r in samples]
+    assert resumed.results == whole.results
+
+
+# --- suites ---
+
+
+def test_every_shipped_suite_is_valid_and_says_what_it_needs() -> None:
+    assert {"humaneval", "mbpp", "drive", "drive-livecode-v6"} <= set(shipped_suites())
+    for name in shipped_suites():
+        for suite in load_suites(name):
+            assert suite.description and suite.column
+            recipe = suite_recipe(suite, "out", data="/data", model={"name_or_path": "m"})
+            assert "{data}" not in recipe.data.problems
+    assert [suite.column for suite in load_suites("drive")] == ["LC 08-11", "V5", "V6", "LeetCode", "Codeforces"]
+    assert all((suite.sampling.n, suite.sampling.k) == (10, [1, 10]) for suite in load_suites("drive"))
+    excluded = {item.id for item in load_suites("drive-livecode-v6")[0].data.exclude}
+    assert {"abc311_c", "abc337_e", "most-frequent-ids"} <= excluded
+
+
+def test_suites_and_their_mistakes() -> None:
+    with pytest.raises(RecipeError, match="did you mean humaneval"):
+        load_suites("humanevl")
+    (suite,) = load_suites("humaneval")
+    with pytest.raises(RecipeError, match="say with --data where"):
+        suite_recipe(suite, "out", model={"name_or_path": "m"})
+    with pytest.raises(RecipeError, match="exactly one of model, endpoint and samples"):
+        suite_recipe(suite, "out", data="x")
+    with pytest.raises(RecipeError, match="sampling"):
+        suite_recipe(suite, "out", data="x", model={"name_or_path": "m"}, overrides=["sampling.n=0"])
+
+
+def own_suite(tmp_path: Path, **data: Any) -> Path:
+    path = tmp_path / "own.yaml"
+    body = {"suite": "own", "description": "ours", "data": {"problems": "{data}"} | data,
+            "sampling": {"n": 1, "k": [1], "greedy": False}}  # fmt: skip
+    path.write_text(json.dumps(body))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("data", "left", "message"),
+    [
+        ({"after": "2025-02-01", "before": "2025-04-01"}, 3, None),
+        (
+            {"exclude": [{"id": "sum/1", "reason": "wrong tests"}, {"id": "sum-and-2", "reason": "interactive"}]},
+            3,
+            None,
+        ),
+        ({"difficulties": ["hard"]}, 2, None),
+        ({"expected": 4}, 0, "5 problems, but suite own is made of 4"),
+        ({"after": "2026-01-01"}, 0, "none of its 5 problems is left to evaluate \\(5 window\\)"),
+    ],
+)
+def test_suites_are_cut_to_their_window_and_exclusions(
+    source: Path, tmp_path: Path, data: dict[str, Any], left: int, message: str | None
+) -> None:
+    from rlvr.evaluation.problems import suite_problems
+
+    (suite,) = load_suites(str(own_suite(tmp_path, **data)))
+    recipe = suite_recipe(suite, tmp_path / "out", data=str(source), model={"name_or_path": "m"})
+    if message is not None:
+        with pytest.raises(RecipeError, match=message):
+            suite_problems(recipe)
+    else:
+        assert len(suite_problems(recipe)) == left
+
+
+def test_a_suite_without_tests_is_refused(tmp_path: Path) -> None:
+    from rlvr.evaluation.problems import suite_problems
+
+    source = tmp_path / "none.jsonl"
+    save_problems([p.model_copy(update={"tests": []}) for p in PROBLEMS], source)
+    with pytest.raises(RecipeError, match="none of its 5 problems is left to evaluate \\(5 no tests\\)"):
+        suite_problems(recipe_for(source, tmp_path / "out", model={"name_or_path": "m"}))
+
+
+# --- contamination ---
+
+
+def test_training_problems_in_the_suite_are_found_and_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sft, run = tmp_path / "sft", tmp_path / "run"
+    retold = PROBLEMS[3].model_copy(update={"id": "other/9", "title": "", "statement": "NEW: " + PROBLEMS[3].statement})
+    write_fingerprints(run, [retold, make_problem(40)])
+    write_texts(sft, [("demonstration 0", "", PROBLEMS[1].statement), ("demonstration 1", "", "something else")])
+    for folder, start in ((run, sft / "final"), (sft, tmp_path / "nowhere")):
+        (folder / "final").mkdir(parents=True)
+        (folder / "config.resolved.yaml").write_text(json.dumps({"model": {"name_or_path": str(start)}}))
+    assert list(ancestry(run / "final")) == [run, sft]
+    assert len(read_fingerprints(run).problems) == 2
+    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
+    out = tmp_path / "out"
+    results = evaluate(
+        recipe_for(source, out, samples=str(file), trained_on=[str(run), str(sft)], data_cutoff="2025-02-15")
+    )
+    said = capsys.readouterr().err
+    assert "WARNING: sums: 2 of 5 problems are in the training data" in said
+    assert "sum/3 ~ other/9" in said and "2 of 5 problems are from before the model's data cutoff" in said
+    found = results.config["contamination"]
+    assert found["overlapping_problems"] == 2 and found["problems_before_cutoff"] == 2
+    overlaps = json.loads((out / "contamination.json").read_text())["overlaps"]
+    assert [(o["problem_id"], o["why"]) for o in overlaps] == [("sum/1", "statement"), ("sum/3", "words")]
+
+
+def test_a_suite_apart_from_the_training_data_is_said_to_be(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "train.jsonl"
+    save_problems([make_problem(n, date=None) for n in (31, 32)], other)
+    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
+    evaluate(recipe_for(source, tmp_path / "out", samples=str(file), trained_on=[str(other)]))
+    assert "no overlap with training data" in capsys.readouterr().err
+
+
+def test_large_training_sets_keep_a_sample_that_still_finds_copies(tmp_path: Path, monkeypatch: Any) -> None:
+    from rlvr import fingerprints
+    from rlvr.evaluation.contamination import overlapping
+
+    monkeypatch.setattr(fingerprints, "FULL_TEXTS", 10)
+    problems = [make_problem(n, date=None) for n in range(40)]
+    retold = [p.model_copy(update={"id": f"x{i}", "title": "", "statement": p.statement + " Good luck!"})
+              for i, p in enumerate(problems)]  # fmt: skip
+    write_fingerprints(tmp_path, retold)
+    known = read_fingerprints(tmp_path)
+    assert isinstance(known, Fingerprints) and known.modulus == 4
+    found = overlapping(problems[:5], {"run": known})
+    assert len(found) >= 4
+
+
+# --- the command ---
+
+
+def invoke(*arguments: Any) -> Any:
+    return CliRunner().invoke(cli, ["evaluate", *map(str, arguments)])
+
+
+def test_the_command_grades_compares_and_lists(source: Path, tmp_path: Path) -> None:
+    suite = own_suite(tmp_path)
+    good = write_rows(tmp_path / "good.jsonl", [r for r in sample_rows() if "completion" in r])
+    bad = write_rows(tmp_path / "bad.jsonl", [{"problem_id": p.id, "program": "print(6)"} for p in PROBLEMS])
+    for file in (good, bad):
+        answer = invoke(
+            "--suite", suite, "--data", source, "--samples", file, "--out", tmp_path / "e", "judge.workers=1"
+        )
+        assert answer.exit_code == 0, (answer.output, answer.exception)
+    assert "own: pass@1 0.000" in answer.output and "estimated rating" in answer.output
+    results = [tmp_path / "e" / name / "own" for name in ("bad", "good")]
+    assert read_results(results[1]).results["own"].pass_at[1].value == 1.0
+    answer = invoke("compare", *results)
+    assert "0.000 -> 1.000" in answer.output and "Holm" in answer.output
+    assert invoke("compare", results[0]).exit_code == 2
+    assert "drive-livecode-v6" in invoke("--list").output
+    assert "say what to evaluate" in invoke("--suite", suite, "--data", source).output
+    assert invoke("--suite", suite, "--data", source, "--model", "m", "--dry-run").output.startswith("suite: own")
+
+
+def test_all_checkpoints_of_a_run_are_evaluated(warm_model: Path, problems_file: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("checkpoint-2", "checkpoint-10", "final"):
+        (run / name).symlink_to(warm_model)
+    path = tmp_path / "p.yaml"
+    path.write_text(json.dumps({
+        "suite": "p", "description": "d", "prompt": {"style": "plain"},
+        "data": {"problems": str(problems_file), "limit": 2},
+        "sampling": {"n": 1, "k": [1], "greedy": False, "max_completion_length": 16},
+    }))  # fmt: skip
+    answer = invoke(run, "--all-checkpoints", "--suite", path, "judge.workers=1")
+    assert answer.exit_code == 0, (answer.output, answer.exception)
+    assert sorted(p.parent.parent.name for p in run.glob("evaluation/*/p/results.json")) == [
+        "checkpoint-10", "checkpoint-2", "final"
+    ]  # fmt: skip
