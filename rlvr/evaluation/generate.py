@@ -92,7 +92,8 @@ def generate(
             generation = Generation.from_row(row)
             known[generation.item] = generation
     batches = list(planned(problems, prompts, recipe))
-    bar = tqdm(total=sum(map(len, batches)), desc=f"{recipe.suite}: generate", unit="sample", file=sys.stderr)
+    bar = tqdm(total=sum(map(len, batches)), desc=f"{recipe.suite}: generate", unit="sample", file=sys.stderr,
+               mininterval=interval())  # fmt: skip
     source: Sampler | None = None
     try:
         for number, batch in enumerate(batches):
@@ -110,6 +111,11 @@ def generate(
         bar.close()
         journal.close()
     return seconds
+
+
+def interval() -> float:
+    """Seconds between two states of a progress bar: few in a log file."""
+    return 0.5 if sys.stderr.isatty() else 15.0
 
 
 def _draw(

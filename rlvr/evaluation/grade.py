@@ -17,7 +17,7 @@ import sandbox
 from data_curation import Problem
 from rlvr.config import EvaluationRecipe
 from rlvr.evaluation.degeneration import is_repetitive, mixes_languages
-from rlvr.evaluation.generate import Generation, Item
+from rlvr.evaluation.generate import Generation, Item, interval
 from rlvr.evaluation.journal import Journal
 from rlvr.evaluation.results import SampleRecord
 from rlvr.rewards import ProgramGrader
@@ -64,7 +64,9 @@ class Grading:
                 if not record.verdict.is_infrastructure:
                     self.records[_item(record)] = record
         self._grader: ProgramGrader | None = None
-        self._bar = tqdm(total=total, desc=f"{recipe.suite}: grade", unit="sample", file=sys.stderr)
+        self._bar = tqdm(
+            total=total, desc=f"{recipe.suite}: grade", unit="sample", file=sys.stderr, mininterval=interval()
+        )
 
     def __enter__(self) -> Grading:
         return self
