@@ -25,10 +25,11 @@ LIGHT = [
     "rlvr.curriculum",
     "rlvr.doctor",
     "rlvr.evaluation",
+    "rlvr.fingerprints",
     "rlvr.models",
     "rlvr.report",
 ]
-RUNS_A_MODEL = ["rlvr.evaluation.evaluate"]
+RUNS_A_MODEL = ["rlvr.evaluation.vllm_engine"]
 LONGEST_FILE = 600
 
 
