@@ -8,8 +8,12 @@ from pathlib import Path
 
 from sandbox.cases import TestCase
 
+LANGUAGE_BY_EXTENSION = {
+    ".py": "python", ".py3": "python", ".c": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp", ".c++": "cpp",
+    ".java": "java", ".js": "javascript", ".go": "go", ".rs": "rust",
+}  # fmt: skip
 _INPUT, _ANSWERS = ".in", (".ans", ".out", ".a")
-_FIELDS = {"input", "output", "call", "weight", "name"}
+_FIELDS = {"input", "output", "call", "weight", "name", "group"}
 
 
 def read_tests(path: str | Path) -> list[TestCase]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +86,7 @@ def judge(
         judgement = used.judge(
             text_of(program),
             cases,
-            language=language or language_of(program),
+            language=language or _language_of(program),
             limits=limits,
             checker=checker,
             stop="never" if run_all else "first_failure",
@@ -92,6 +94,78 @@ def judge(
     click.echo(json.dumps(_as_dict(judgement, cases), indent=2) if as_json else _table(judgement, cases))
     if not judgement.accepted:
         raise SystemExit(3 if judgement.verdict is Verdict.IE else 1)
+
+
+@sandbox.command("verify-package")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="DIR...")
+@click.option("--only", "categories", multiple=True, metavar="CATEGORY", help="As in submissions/CATEGORY; repeatable.")
+@click.option(
+    "--time-limit", type=click.FloatRange(min=0, min_open=True), default=None, help="CPU s; else the package's."
+)
+@click.option("--thorough", is_flag=True, help="Run every submission on every test, also after it has failed.")
+@click.option("--url", default=None, help="Judge on the service there; its token in RLVR_JUDGE_TOKEN.")
+@WORKERS
+@LEVEL
+@UNCONFINED
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def verify_package(
+    folders: tuple[Path, ...],
+    categories: tuple[str, ...],
+    time_limit: float | None,
+    thorough: bool,
+    url: str | None,
+    workers: int | None,
+    min_protection: str,
+    allow_unconfined: bool,
+    as_json: bool,
+) -> None:
+    """Run all submissions of Kattis, DOMjudge and ICPC problem packages and compare with what their folders promise.
+
+    DIR is a package or holds packages. Exit code 0: all as promised, 1: not, 2: a package cannot be read, 3: the judge
+    itself failed.
+    """
+    from data_curation.kattis import PackageError, find_packages, read_package, table
+    from data_curation.kattis.verify import verify
+
+    places = [place for folder in folders for place in find_packages(folder)]
+    found, unreadable = [], []
+    with _open_judge(url, workers, min_protection, allow_unconfined, None) as used:
+        for place in places:
+            try:
+                package = read_package(place)
+            except PackageError as error:
+                unreadable.append(str(error))
+                click.echo(f"{place.name}: {error}", err=True)
+                continue
+            with _bar(package.name) as bar:
+                options: dict[str, Any] = {"time_limit_s": time_limit, "categories": categories, "thorough": thorough}
+                found.append(verify(package, used, progress=bar, **options))
+            if not as_json:
+                click.echo(table.text(found[-1]))
+    if as_json:
+        click.echo(json.dumps([table.data(each) for each in found], indent=2))
+    elif len(places) > 1:
+        good = sum(each.passed and not each.judge_failed for each in found)
+        click.echo(f"{good} of {len(places)} packages are as they should be")
+    if unreadable:
+        raise SystemExit(2)
+    if any(each.judge_failed for each in found):
+        raise SystemExit(3)
+    if not all(each.passed for each in found):
+        raise SystemExit(1)
+
+
+@contextlib.contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit=" submissions", leave=False, disable=None) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
 
 
 @sandbox.command()
@@ -172,8 +246,12 @@ def _problems_held(sources: tuple[str, ...], max_tests_mb: int) -> TestSets:
         from data_curation import load_problems
     for source in sources:
         for problem in load_problems(source):
-            if problem.cases:
-                held.keep(problem.id, TestSet(tuple(problem.cases), problem.limits, problem.checker))
+            if problem.preamble:
+                click.echo(f"{problem.id}: needs a preamble, which only its submitter can add: not held", err=True)
+            elif problem.tests:
+                said = problem.submission("")
+                fields = (said.limits, said.checker, said.input_file, said.output_file, said.interactor)
+                held.keep(problem.id, TestSet(tuple(said.tests), *fields))
     return held
 
 
@@ -203,17 +281,12 @@ def _open_judge(
     return JudgeClient(url, token, connect_s=5, min_protection=min_protection, allow_unconfined=allow_unconfined)
 
 
-EXTENSIONS = {
-    ".py": "python", ".py3": "python", ".c": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp", ".c++": "cpp",
-    ".java": "java", ".js": "javascript", ".go": "go", ".rs": "rust",
-}  # fmt: skip
+def _language_of(program: Path) -> str:
+    from sandbox.testfiles import LANGUAGE_BY_EXTENSION
 
-
-def language_of(program: Path) -> str:
-    """The language of a file by its extension. ClickException for an unknown one."""
-    language = EXTENSIONS.get(program.suffix.lower())
+    language = LANGUAGE_BY_EXTENSION.get(program.suffix.lower())
     if language is None:
-        known = ", ".join(EXTENSIONS)
+        known = ", ".join(LANGUAGE_BY_EXTENSION)
         raise click.ClickException(f"{program}: extension {program.suffix!r} is not known ({known}): give --language")
     return language
 

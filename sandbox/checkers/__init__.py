@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sandbox.checkers import numbers, text, user, values
+from sandbox.checkers import kattis_default, numbers, text, user, values
 
 # None accepts; else one line that names the first difference, never the expected value.
 Compare = Callable[[bytes, bytes], str | None]
@@ -44,7 +44,7 @@ _DEFAULT_TOLERANCE = 1e-6
 
 def names() -> list[str]:
     """Names of the known checkers."""
-    return sorted([*_PLAIN, "floats", *user.PROTOCOLS])
+    return sorted([*_PLAIN, "floats", "kattis_default", *user.PROTOCOLS])
 
 
 @lru_cache(maxsize=256)
@@ -57,6 +57,8 @@ def find(spec: str) -> Checker:
     if name == "floats":
         tolerance = _tolerance(spec, parameter) if colon else _DEFAULT_TOLERANCE
         return Checker(spec, numbers.floats(tolerance), values.Equality(tolerance=tolerance).compare)
+    if name == "kattis_default":
+        return Checker(spec, kattis_default.comparison(parameter), values.Equality(fold_case=True).compare)
     if name in _PLAIN and not colon:
         compare, equality = _PLAIN[name]
         return Checker(spec, compare, equality.compare)

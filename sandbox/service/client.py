@@ -106,8 +106,7 @@ class _Sender:
         for submission in submissions:
             if not submission.tests:
                 raise ValueError("no tests: a program cannot be judged on an empty list of tests")
-            name = self._name(submission.tests)
-            orders.append(Order(name, submission.code, submission.language, submission.limits, submission.checker))
+            orders.append(Order.of(submission, self._name(submission.tests)))
         return orders
 
     def _exchanges(self, orders: list[Order], stop: str, keep_output: bool) -> list[Exchange]:

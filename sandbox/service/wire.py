@@ -29,13 +29,16 @@ class WireError(ValueError):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TestSet:
-    """Tests with what they are judged under where a submission does not say otherwise."""
+    """Tests with what they are judged under where a submission does not say otherwise; fields as in `Submission`."""
 
     __test__ = False  # not a pytest class
 
     tests: tuple[TestCase, ...]
     limits: Limits = dataclasses.field(default_factory=Limits)
     checker: str = "tokens"
+    input_file: str = ""
+    output_file: str = ""
+    interactor: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,11 +50,28 @@ class Order:
     language: str = "python"
     limits: Limits | None = None
     checker: str | None = None
+    input_file: str | None = None
+    output_file: str | None = None
+    interactor: str | None = None
+
+    @classmethod
+    def of(cls, submission: Submission, name: str) -> Order:
+        """The order that asks for exactly `submission`, whose tests the service holds under `name`."""
+        said = {field: getattr(submission, field) for field in _OF_A_SUBMISSION}
+        return cls(name, submission.code, submission.language, **said)
 
     def submission(self, held: TestSet) -> Submission:
-        limits = held.limits if self.limits is None else self.limits
-        checker = held.checker if self.checker is None else self.checker
-        return Submission(self.code, held.tests, self.language, limits, checker)
+        meant = {field: getattr(self, field) for field in _OF_A_SUBMISSION}
+        for field, value in meant.items():
+            if value is None:
+                meant[field] = getattr(held, field)
+        return Submission(self.code, held.tests, self.language, **meant)
+
+
+# what a submission says besides the program and its tests
+_OF_A_SUBMISSION = tuple(
+    field.name for field in dataclasses.fields(Submission) if field.name not in ("code", "tests", "language")
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandbox import CaseResult, Judgement, Limits, TestCase, Verdict
+from sandbox import CaseResult, Judgement, Limits, Submission, TestCase, Verdict
 from sandbox.service import wire
 from sandbox.service.wire import Answer, Batch, Order, TestSet, WireError
 
@@ -56,3 +58,15 @@ def test_a_message_that_does_not_fit_is_refused_with_its_place(text: str, compla
     with pytest.raises(WireError) as refused:
         wire.decode(Batch, text)
     assert complaint in str(refused.value)
+
+
+def test_an_order_says_all_that_a_submission_says() -> None:
+    """Fails when a field is added to submissions that the wire does not carry."""
+    names = {field.name for field in dataclasses.fields(Submission)}
+    assert {field.name for field in dataclasses.fields(Order)} == names
+    assert {field.name for field in dataclasses.fields(TestSet)} == names - {"code", "language"}
+    submission = Submission("code", (TestCase("1", "2"),), "c", Limits(1.0), "exact", "in.txt", "out.txt", "python:1")
+    order = wire.decode(Order, wire.encode(Order.of(submission, "name")))
+    assert order.submission(TestSet(submission.tests)) == submission
+    bare = Order("name", "code", "c").submission(TestSet(submission.tests, Limits(1.0), "exact"))
+    assert (bare.limits, bare.checker) == (Limits(1.0), "exact")
