@@ -111,6 +111,16 @@ class SplitOptions(_Options):
     heldout: Share = 0.2
 
 
+class OutputOptions(_Options):
+    """The published data set: how a problem becomes a chat prompt, where tests stand, which other layouts to write."""
+
+    template: str | None = None  # fields {statement}, {starter_code}, {language}; None: data_curation.prompts
+    system: str = ""  # a system message before it
+    language: str = "python"
+    inline_tests_kb: Count = 1024  # larger tests of a problem stand in a file of their own
+    exports: tuple[Literal["trl", "verl", "skyrl"], ...] = ()
+
+
 class CurationConfig(_Options):
     """A curation recipe. `sources` are names as `load_problems` takes them."""
 
@@ -130,6 +140,7 @@ class CurationConfig(_Options):
     difficulty: DifficultyOptions = DifficultyOptions()
     split: SplitOptions = SplitOptions()
     sft: SftOptions = SftOptions()
+    outputs: OutputOptions = OutputOptions()
 
 
 class ConfigError(ValueError):

@@ -17,7 +17,10 @@ import pyarrow as pa
 
 import sandbox
 from data_curation import builtin
+from data_curation.card import dataset_card
 from data_curation.config import CurationConfig
+from data_curation.dataset import write_dataset
+from data_curation.exports import write_export
 from data_curation.report import write_report
 from data_curation.schema import Problem
 from data_curation.stages.result import Dropped
@@ -119,6 +122,11 @@ def write_outputs(
     save_table(contamination, CONTAMINATION_SCHEMA, out / "contamination.parquet")
     funnel = _funnel(config, result, sft)
     save_bytes((json.dumps(funnel, indent=2) + "\n").encode(), out / "funnel.json")
+    card = dataset_card(config, funnel, contamination)
+    write_dataset(out / "dataset", {"train": train, "test": heldout}, config.outputs, card)
+    for layout in config.outputs.exports:
+        for split, side in (("train", train), ("test", heldout)):
+            write_export(layout, side, out / "exports" / layout / f"{split}.parquet", config.outputs, split=split)
     environment = _environment(out, steps)
     save_bytes((json.dumps(environment, indent=2) + "\n").encode(), out / "environment.json")
     write_report(out / "report.html", config, funnel, environment, dropped, verification, problems)

@@ -13,6 +13,7 @@ import click
 from pydantic import BaseModel
 
 from rlvr.commands.evaluate import evaluate
+from rlvr.commands.export import export
 from rlvr.commands.moe import moe
 from rlvr.commands.rating import rating
 from rlvr.commands.sandbox import sandbox
@@ -120,6 +121,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 cli.add_command(evaluate)
 cli.add_command(rating)
 cli.add_command(moe)
+cli.add_command(export)
 cli.add_command(sandbox)
 
 

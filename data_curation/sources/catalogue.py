@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -19,6 +19,7 @@ from data_curation.sources import (
     leetcode,
     livecodebench,
     mbpp,
+    published,
     reasoning,
     verifiable,
 )
@@ -44,6 +45,10 @@ class Format:
     choose: Callable[[list[str], str], list[str]] = part_of
     options: tuple[str, ...] = ()
     bind: Callable[[Place, Options], Reader] | None = None  # a reader that needs the place or options
+
+    def reader(self, place: Place, options: Options) -> Reader:
+        """The reader for rows of a data set at `place`."""
+        return self.bind(place, options) if self.bind else self.read
 
 
 FORMATS: dict[str, Format] = {
@@ -90,6 +95,15 @@ FORMATS: dict[str, Format] = {
     "humaneval": Format(humaneval.COLUMNS, humaneval.humaneval_problem, hub="openai/openai_humaneval", part="test"),
     "mbpp": Format(mbpp.COLUMNS, mbpp.mbpp_problem, hub="google-research-datasets/mbpp", part="full"),
     "codejam": Format(codejam.COLUMNS, codejam.codejam_problem),
+    "dataset": Format(
+        published.COLUMNS,
+        published.dataset_problem,
+        part="train",
+        choose=published.data_files,
+        bind=published.bind,
+    ),
+    "trl": Format(published.TRL_COLUMNS, published.trl_problem),
+    "skyrl": Format(published.SKYRL_COLUMNS, published.skyrl_problem),
     "opencodereasoning": Format(reasoning.COLUMNS, reasoning.reasoning_problem, hub="nvidia/OpenCodeReasoning"),
 }
 
@@ -153,7 +167,7 @@ def read_source(source: Source, rejected: RejectedRows | None = None) -> Iterato
         if first is None:
             continue
         layout = FORMATS[source.format] if source.format else detect(first[1])
-        reader = None if layout is None else layout.bind(source.place, source.options) if layout.bind else layout.read
+        reader = None if layout is None else layout.reader(source.place, source.options)
         shown = path if source.place.root is not None else f"{source.place.name}/{file}"
         for problem in convert(chain([first], rows), partial(_problem, reader, layout, shown), shown, rejected):
             if (low or high) and problem.date is None:
@@ -173,12 +187,10 @@ def detect(row: Any) -> Format | None:
     return max(found, key=lambda layout: len(layout.columns), default=None)
 
 
-def hub_reader(name: str, row: Mapping[str, Any], place: Place) -> Reader | None:
+def hub_reader(row: Mapping[str, Any], place: Place) -> Reader | None:
     """The reader for rows like `row` of a hub data set that is streamed; None for no known layout."""
     layout = detect(row)
-    if layout is None:
-        return None
-    return layout.bind(replace(place, name=name), {}) if layout.bind else layout.read
+    return None if layout is None else layout.reader(place, {})
 
 
 def _problem(reader: Reader | None, layout: Format | None, file: Any, value: Any, row: int | None) -> Problem:

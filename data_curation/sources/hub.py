@@ -34,7 +34,7 @@ def read_hub(name: str, rejected: RejectedRows | None = None) -> Iterator[Proble
     def make(value: Any, row: int | None) -> Problem:
         columns = frozenset(value)
         if columns not in readers:
-            readers[columns] = hub_reader(dataset, value, Place(dataset))
+            readers[columns] = hub_reader(value, Place(dataset))
         reader = readers[columns]
         if reader is not None:
             return reader(value, row or 1)

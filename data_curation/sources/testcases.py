@@ -72,7 +72,9 @@ def paired_tests(value: Any, column: str, starter_code: str = "") -> list[Test]:
     if not name:
         return distinct(stdin_test(given, expected) for given, expected in zip(inputs, outputs, strict=True))
     arguments = [argument_list(given) for given in inputs]
-    return called_tests(name, arguments, unwrapped(list(map(value_in, outputs))), starter_code)
+    as_text = any(isinstance(output, str) for output in outputs)  # as LiveCodeBench writes values: never wrapped
+    values = [value_in(output) for output in outputs] if as_text else unwrapped(outputs)
+    return called_tests(name, arguments, values, starter_code)
 
 
 def called_tests(

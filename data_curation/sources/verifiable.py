@@ -118,10 +118,9 @@ def skywork_problem(row: Mapping[str, Any], number: int) -> Problem:
     truth = decoded(model.get("ground_truth") if isinstance(model, Mapping) else None, "reward_model.ground_truth")
     if not isinstance(truth, Mapping):
         raise Unreadable("`reward_model.ground_truth` is empty or no object")
-    messages = objects(row.get("prompt"), "prompt")
-    content = next((optional(m.get("content")) for m in messages if m.get("role") == "user"), "")
-    if not content:
-        raise Unreadable("`prompt` holds no message of the user")
+    if "statement" in truth:  # exported by us with the whole problem
+        return Problem.model_validate(truth)
+    content = user_message(row)
     statement, checker, preamble = bare_statement(content), "", PREAMBLE
     if "inputs" in truth:
         tests = paired_tests(truth, "reward_model.ground_truth")
@@ -156,6 +155,15 @@ def skywork_problem(row: Mapping[str, Any], number: int) -> Problem:
         ],
         source="skywork-or1",
     )
+
+
+def user_message(row: Mapping[str, Any]) -> str:
+    """What the user says in a chat prompt; Unreadable if nothing."""
+    messages = objects(row.get("prompt"), "prompt")
+    content = next((optional(message.get("content")) for message in messages if message.get("role") == "user"), "")
+    if not content:
+        raise Unreadable("`prompt` holds no message of the user")
+    return content
 
 
 def case_tests(cases: list[dict[str, Any]], column: str, name: str, starter: str) -> list[Test]:

@@ -6,15 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from data_curation import Problem
+from data_curation.prompts import chat_prompt, filled
 
 if TYPE_CHECKING:
     from rlvr.config import PromptSection
 
 PLAIN_TEMPLATE = "{statement}\n# program\n"
-CHAT_TEMPLATE = (
-    "{statement}\n\n{starter_code}Write a correct and efficient {language} program for this problem. "
-    "Put the whole program into one fenced code block."
-)
 
 _THOUGHT = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL)
 _FENCE = re.compile(
@@ -29,20 +26,9 @@ _ALIASES = {
 
 def render_prompt(problem: Problem, section: PromptSection) -> str | list[dict[str, str]]:
     """Returns the prompt as text (`plain`) or as chat messages (`chat`)."""
-    template = section.template or (PLAIN_TEMPLATE if section.style == "plain" else CHAT_TEMPLATE)
-    starter = ""
-    if problem.starter_code:
-        starter = (
-            problem.starter_code
-            if section.template
-            else f"Start from this code:\n```{section.language}\n{problem.starter_code}\n```\n\n"
-        )
-    values = {"statement": problem.statement, "starter_code": starter, "language": section.language}
-    text = re.sub(r"\{(statement|starter_code|language)\}", lambda match: values[match[1]], template)
-    if section.style == "plain":
-        return text
-    system = [{"role": "system", "content": section.system}] if section.system else []
-    return [*system, {"role": "user", "content": text}]
+    if section.style == "chat":
+        return chat_prompt(problem, section.template, section.system or "", section.language)
+    return filled(section.template or PLAIN_TEMPLATE, problem, section.language)
 
 
 def completion_text(completion: Any) -> str:
