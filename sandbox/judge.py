@@ -68,6 +68,7 @@ class Execution:
     memory_mb: float = 0.0
     message: str = ""
     exit_code: int | None = None  # minus the signal's number where one ended it; None when the judge stopped it
+    collected: bytes = b""  # the file asked for; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +240,17 @@ class Judge:
         *,
         language: str = "python",
         limits: Limits | None = None,
+        files: Mapping[str, bytes] | None = None,
+        collect: str = "",
     ) -> list[Execution]:
-        """What `code` does with each of `inputs` as standard input; nothing is compared."""
+        """What `code` does with each of `inputs` as standard input; nothing is compared.
+
+        `files` lie in its working directory; `collect` names the file there whose content is wanted afterwards.
+        """
+        for name in (*(files or ()), collect):
+            if name and not _FILE_NAME.fullmatch(name):
+                raise ValueError(f"file name {name!r}: letters, digits, '.', '_' and '-' only")
+        laid = tuple((files or {}).items())
         spoken = languages.find(language)
         _require(spoken)
         run_limits = _run_limits(limits or Limits(), spoken)
@@ -263,6 +273,7 @@ class Judge:
                     facts.memory_mb,
                     facts.message,
                     facts.exit_code if facts.exit_code is not None else facts.signal and -facts.signal,
+                    facts.value,
                 )
             )
             return 1
@@ -275,7 +286,7 @@ class Judge:
             future.set_result(seen + [missing] * (len(encoded) - len(seen)))
 
         pending: _Pending = _Pending(Future())
-        runs = [RunInput(data) for data in encoded]
+        runs = [RunInput(data, files=laid, collect=collect) for data in encoded]
         self._start(pending, _Source(spoken, code), runs, run_limits, on_facts, on_done)
         try:
             return future.result()

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -117,8 +118,8 @@ class Service:
         try:
             language = fusion.language_of(asked)
             execution = await self._execute(asked, language)
-            reply = fusion.reply_to(execution, language)
-        except fusion.CannotRun as error:
+            reply = fusion.reply_to(execution, language, asked.fetch_files)
+        except (fusion.CannotRun, ValueError) as error:
             reply = fusion.RunCodeResponse(status="SandboxError", message=str(error))
         finally:
             self.jobs.release(1)
@@ -128,10 +129,11 @@ class Service:
     async def _execute(self, asked: fusion.RunCodeRequest, language: languages.Language) -> Execution:
         settings = self.settings
         limits = fusion.limits_of(asked, settings.max_run_s, settings.max_memory_mb, settings.max_output_mb)
-        source = fusion.source_of(asked, language)
+        source, files = fusion.source_of(asked, language), fusion.files_of(asked)
+        options: dict[str, Any] = {"limits": limits, "files": files, "collect": "".join(asked.fetch_files)}
 
         def run() -> Execution:
-            return self.judge.execute(source, [asked.stdin or ""], language=language.name, limits=limits)[0]
+            return self.judge.execute(source, [asked.stdin or ""], language=language.name, **options)[0]
 
         return await asyncio.get_running_loop().run_in_executor(self._threads, run)
 

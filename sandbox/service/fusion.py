@@ -1,7 +1,7 @@
 """`POST /run_code` as SandboxFusion answers it: one program, one input, nothing compared.
 
 What clients of SandboxFusion know (bytedance/SandboxFusion, sandbox/server/sandbox_api.py) keeps its names and meaning;
-`limits_of`, `source_of` and `reply_to` say where the two differ.
+`limits_of`, `files_of` and `reply_to` say where the two differ.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import binascii
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -84,37 +85,37 @@ def limits_of(request: RunCodeRequest, max_run_s: float, max_memory_mb: int, max
     )
 
 
-def source_of(request: RunCodeRequest, language: languages.Language) -> str:
-    """The program, with `files` written into its working directory first. Python only; no folders."""
-    if request.fetch_files:
-        raise CannotRun("fetch_files is not supported: print what you need")
-    files = {name: data for name, data in request.files.items() if data is not None}
-    if not files:
-        return request.code
-    if language.name != "python":
-        raise CannotRun(f"files are supported for python only, not for {language.name}")
-    for name, data in files.items():
-        if os.path.basename(name) != name or name in ("", ".", ".."):
-            raise CannotRun(f"file {name!r}: names without folders are supported")
+def files_of(request: RunCodeRequest) -> dict[str, bytes]:
+    """The contents of `files`, which lie beside the program. No folders, and at most one of `fetch_files`."""
+    if len(request.fetch_files) > 1:
+        raise CannotRun(f"fetch_files: {len(request.fetch_files)} files are asked for, one is supported")
+    files: dict[str, bytes] = {}
+    for name, data in request.files.items():
+        if data is None:
+            continue
         try:
-            base64.b64decode(data, validate=True)
+            files[name] = base64.b64decode(data, validate=True)
         except (binascii.Error, ValueError):
             raise CannotRun(f"file {name!r}: the content is not base64") from None
-    return _WITH_FILES.format(files=files, source=request.code)
+    return files
 
 
-_WITH_FILES = """
-import base64, sys
-for _name, _data in {files!r}.items():
-    with open(_name, "wb") as _file:
-        _file.write(base64.b64decode(_data))
+def source_of(request: RunCodeRequest, language: languages.Language) -> str:
+    """The program; Python that brings modules of its own is told to look for them."""
+    if language.name in ("python", "pypy") and any(name.endswith(".py") for name in request.files):
+        return _BESIDE_MODULES.format(source=request.code)
+    return request.code
+
+
+_BESIDE_MODULES = """
+import sys
 sys.path.insert(0, "")
-del base64, sys, _name, _data, _file
+del sys
 exec(compile({source!r}, "solution.py", "exec"))
 """
 
 
-def reply_to(execution: Execution, language: languages.Language) -> RunCodeResponse:
+def reply_to(execution: Execution, language: languages.Language, fetched: Sequence[str] = ()) -> RunCodeResponse:
     """The reply. A run stopped for memory or output counts as one that failed by itself, as it does there."""
     if execution.verdict is Verdict.IE:
         return RunCodeResponse(status="SandboxError", message=execution.message or "the judge failed")
@@ -136,4 +137,7 @@ def reply_to(execution: Execution, language: languages.Language) -> RunCodeRespo
             run.return_code = run.return_code or -int(signal.SIGKILL)  # the judge stopped it
             run.stderr = f"{run.stderr}{execution.message}\n"
     succeeded = run.status == "Finished" and run.return_code == 0
-    return RunCodeResponse(status="Success" if succeeded else "Failed", compile_result=compiled, run_result=run)
+    files = {name: base64.b64encode(execution.collected).decode() for name in fetched if execution.collected}
+    return RunCodeResponse(
+        status="Success" if succeeded else "Failed", compile_result=compiled, run_result=run, files=files
+    )

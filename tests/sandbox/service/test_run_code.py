@@ -110,12 +110,29 @@ def test_files_lie_beside_the_program(run) -> None:  # type: ignore[no-untyped-d
     assert run(code, files={**files, "unset.txt": None})["run_result"]["stdout"] == "5 b'\\x00\\xff' __main__\n"
 
 
+def test_a_file_the_program_leaves_is_fetched(run) -> None:  # type: ignore[no-untyped-def]
+    code = "open('out.bin', 'wb').write(open('in.bin', 'rb').read()[::-1])"
+    files = {"in.bin": base64.b64encode(b"\0abc").decode()}
+    assert base64.b64decode(run(code, files=files, fetch_files=["out.bin"])["files"]["out.bin"]) == b"cba\0"
+    assert run("print(1)", fetch_files=["out.bin"])["files"] == {}, "a file of the run before"
+
+
+@needs_cpp
+def test_files_lie_beside_compiled_programs_too(run) -> None:  # type: ignore[no-untyped-def]
+    code = (
+        "#include <fstream>\n#include <iostream>\n"
+        'int main() { int a; std::ifstream("n.txt") >> a; std::cout << a + 1; }'
+    )
+    assert run(code, "cpp", files={"n.txt": base64.b64encode(b"41").decode()})["run_result"]["stdout"] == "42"
+
+
 @pytest.mark.parametrize(
     ("language", "fields", "complaint"),
     [
         ("verilog", {}, "language 'verilog' is not run here"),
-        ("python", {"fetch_files": ["out.txt"]}, "fetch_files is not supported"),
-        ("python", {"files": {"../../etc/passwd": "eA=="}}, "names without folders"),
+        ("python", {"fetch_files": ["a", "b"]}, "2 files are asked for, one is supported"),
+        ("python", {"fetch_files": ["../x"]}, "file name '../x'"),
+        ("python", {"files": {"../../etc/passwd": "eA=="}}, "file name '../../etc/passwd'"),
         ("python", {"files": {"a.txt": "not base64!"}}, "not base64"),
     ],
 )
