@@ -23,7 +23,7 @@ OPENINGS = (
     "The input holds n and then n integers.",
     "You are given n integers.",
 )
-JOINS = ("Then", "Next", "After that")
+JOINS = ("Then", "Next", "Afterwards")
 READING_LINES = ("n=int(input())", "a=list(map(int,input().split()))")
 TESTS = 10
 DROP_RATE = SWAP_RATE = 0.04

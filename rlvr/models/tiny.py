@@ -100,7 +100,7 @@ def train_tokenizer(corpus: Iterable[str], vocab_size: int, max_positions: int) 
         [
             # A newline stands alone, so a prompt that ends in one is cut off from its completion: both have
             # the same tokens apart as together.
-            pre_tokenizers.Split(Regex(r"\n|\. |, "), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r"\n|\. |, |[A-Z][a-z]+ ?"), behavior="isolated"),
             pre_tokenizers.Digits(individual_digits=True),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
