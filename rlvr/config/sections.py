@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from rlvr.config.load import Strict
+from sandbox import languages
 
 
 class ModelSection(Strict):
@@ -46,6 +47,11 @@ class PromptSection(Strict):
         if template is not None and "{statement}" not in template and "{starter_code}" not in template:
             raise ValueError("the template must contain {statement} or {starter_code}")
         return template
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, language: str) -> str:
+        return languages.find(language).name
 
 
 class JudgeSection(Strict):

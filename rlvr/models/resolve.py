@@ -18,13 +18,12 @@ def resolve_model(name_or_path: str) -> str:
     Raises ModelUnavailable with one line that says what is missing and how to get it.
     """
     path = Path(name_or_path).expanduser()
-    if name_or_path in MODELS and not path.is_dir():
-        folder = default_folder(name_or_path)
-        if is_fetched(MODELS[name_or_path], folder):
+    named = name_or_path in MODELS or (path.name in MODELS and path == default_folder(path.name))
+    if named and not path.is_dir():
+        folder = default_folder(path.name)
+        if is_fetched(MODELS[path.name], folder):
             return str(folder)
-        raise ModelUnavailable(
-            f"model {name_or_path}: not in {folder} yet; get it with: rlvr models fetch {name_or_path}"
-        )
+        raise ModelUnavailable(f"model {name_or_path}: not in {folder} yet; get it with: rlvr models fetch {path.name}")
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelUnavailable(
@@ -47,6 +46,7 @@ def _checkpoints(path: Path) -> str:
 
 
 def _check_hub(repository: str) -> None:
+    import httpx
     from huggingface_hub import file_exists, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
@@ -63,7 +63,7 @@ def _check_hub(repository: str) -> None:
         raise ModelUnavailable(
             f"model {repository}: no such folder, and the hub has no such repository (or it needs a login)"
         ) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelUnavailable(
             f"model {repository}: no such folder, not cached, and the hub cannot be reached ({reason})"

@@ -91,7 +91,7 @@ def test_a_statement_is_an_opening_and_one_sentence_a_step(train):
         steps = problem.statement[len(opening) + 1 :]
         first, *later = steps.removesuffix(".").split(". ")
         assert first[0].isupper()
-        assert all(sentence.startswith(("Then ", "Next ", "After that ")) for sentence in later)
+        assert all(sentence.startswith(("Then ", "Next ", "Afterwards ")) for sentence in later)
         assert problem.difficulty == f"depth {len(later)}"
         assert problem.family.count(" > ") == len(later)
 

@@ -25,6 +25,7 @@ BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
         ("budget.policy=knapsack grpo.num_generations=8 budget.high=4", "must lie between"),
         ("budget.low=1", "budget.low"),
         ("prompt.template=hello", "{statement}"),
+        ("prompt.language=brainfuck", "prompt.language: unknown language 'brainfuck': known are"),
         ("curriculum.phases=[{problems: 5, steps: 1}, {problems: 9, steps: 1}]", "sizes must not grow"),
         ("seed", "expected key=value"),
         ("reward.overlong_buffer=512", "reward.overlong_buffer"),
@@ -84,3 +85,18 @@ def test_help_of_every_verb_needs_no_training_stack():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "quickstart" in done.stdout
+
+
+def test_what_a_recipe_reads_is_missed_at_once_and_only_named_by_a_dry_run(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"name: x\nmodel: {{name_or_path: {tmp_path}/model}}\ndata: {{problems: {tmp_path}/p.parquet}}\n")
+    command = [sys.executable, "-m", "rlvr.cli", "train", "--config", str(recipe), f"output_dir={tmp_path}/run"]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 2 and not (tmp_path / "run").exists()
+    assert [line.partition(":")[2].strip() for line in refused.stderr.splitlines()] == [
+        f"model {tmp_path}/model: no such folder; give a folder, a hub id (owner/name) or one of smollm2-135m,"
+        " qwen2.5-coder-0.5b",
+        "no such file or folder",
+    ]
+    dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    assert dry.returncode == 0 and dry.stderr.count("# not there yet:") == 2
