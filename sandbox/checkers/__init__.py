@@ -1,7 +1,7 @@
 """Comparison of a program's output with the expected one. Pure functions of the controller.
 
 A checker is named by a string, with a parameter after a colon where it takes one: "tokens", "floats:1e-9". A checker
-of the problem's own is "python:" followed by its source.
+of the problem's own is "python:", "testlib:" or "kattis:" followed by its source (`sandbox.checkers.user`).
 """
 
 from __future__ import annotations
@@ -37,14 +37,17 @@ _PLAIN: dict[str, tuple[Compare, values.Equality]] = {
     "yes_no": (text.yes_no, values.Equality(fold_case=True)),
     "unordered_lines": (text.unordered_lines, values.Equality(unordered=True)),
     "unordered_tokens": (text.unordered_tokens, values.Equality(unordered=True)),
+    "unordered_within": (text.unordered_tokens, values.Equality(unordered=True, unordered_within=True)),
 }
 
+# which of absolute and relative error a tolerance bounds
+_TOLERANT = {"floats": (True, True), "floats_abs": (True, False), "floats_rel": (False, True)}
 _DEFAULT_TOLERANCE = 1e-6
 
 
 def names() -> list[str]:
     """Names of the known checkers."""
-    return sorted([*_PLAIN, "floats", "kattis_default", *user.PROTOCOLS])
+    return sorted([*_PLAIN, *_TOLERANT, "kattis_default", *user.PROTOCOLS])
 
 
 @lru_cache(maxsize=256)
@@ -54,15 +57,18 @@ def find(spec: str) -> Checker:
     if referee is not None:
         return Checker(spec, _not_here, _not_here, referee)
     name, colon, parameter = spec.partition(":")
-    if name == "floats":
-        tolerance = _tolerance(spec, parameter) if colon else _DEFAULT_TOLERANCE
+    if name in _TOLERANT:
+        size = _tolerance(spec, parameter) if colon else _DEFAULT_TOLERANCE
+        absolute, relative = _TOLERANT[name]
+        tolerance = numbers.Tolerance(size if absolute else 0.0, size if relative else 0.0)
         return Checker(spec, numbers.floats(tolerance), values.Equality(tolerance=tolerance).compare)
     if name == "kattis_default":
         return Checker(spec, kattis_default.comparison(parameter), values.Equality(fold_case=True).compare)
     if name in _PLAIN and not colon:
         compare, equality = _PLAIN[name]
         return Checker(spec, compare, equality.compare)
-    raise ValueError(f"unknown checker {spec!r}: known are {', '.join(names())} (floats:1e-6, python:SOURCE)")
+    shown = spec if len(spec) < 80 else f"{spec[:80]}..."
+    raise ValueError(f"unknown checker {shown!r}: known are {', '.join(names())} (floats:1e-6, python:SOURCE)")
 
 
 def _not_here(output: bytes, expected: bytes) -> str | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from sandbox.checkers import text
+
 _WORD = re.compile(rb"[^ \t\n\v\f\r]+")
 _PIECE = re.compile(rb"[ \t\n\v\f\r]+|[^ \t\n\v\f\r]+")
 _NUMBER = re.compile(rb"[+-]?(?:[0-9]*\.[0-9]+|[0-9]+\.?)(?:[eE][+-]?[0-9]+)?")
@@ -33,6 +35,9 @@ def comparison(parameter: str) -> Callable[[bytes, bytes], str | None]:
             relative = tolerance if flag != "float_absolute_tolerance" else relative
         else:
             raise ValueError(f"checker kattis_default: unknown flag {flag!r}")
+
+    if absolute is None and relative is None and not space_sensitive:
+        return text.tokens if case_sensitive else text.case_insensitive
 
     def same(said: bytes, meant: bytes) -> bool:
         if said == meant:
@@ -68,8 +73,8 @@ def _near(said: bytes, meant: bytes, absolute: float, relative: float) -> bool:
     return abs(one - other) <= absolute or abs(one - other) <= relative * abs(other)
 
 
-def _whole(text: bytes) -> bool:
-    return len(text) < 4000 and text.lstrip(b"+-").isdigit()
+def _whole(token: bytes) -> bool:
+    return len(token) < 4000 and token.lstrip(b"+-").isdigit()
 
 
 def _tolerance(flag: str, words: list[str]) -> float:

@@ -11,18 +11,22 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from sandbox.checkers.numbers import close
+from sandbox.checkers.numbers import Tolerance
 
 _MAX_DEPTH = 250
 
 
 @dataclass(frozen=True, slots=True)
 class Equality:
-    """What counts as equal. `tolerance` also lets ints and floats meet; `unordered` concerns the outermost list."""
+    """What counts as equal. `tolerance` also lets ints and floats meet.
 
-    tolerance: float | None = None
+    `unordered` takes the outermost list as a multiset, `unordered_within` every list inside it as well.
+    """
+
+    tolerance: Tolerance | None = None
     fold_case: bool = False
     unordered: bool = False
+    unordered_within: bool = False
 
     def compare(self, output: bytes, expected: bytes) -> str | None:
         """None when the values agree, else one line that names the first differing place."""
@@ -33,7 +37,9 @@ class Equality:
         except (ValueError, RecursionError):
             return "the returned value is not plain data"
         theirs = _decode(expected)
-        if self.unordered and isinstance(ours, list) and isinstance(theirs, list):
+        if self.unordered_within:
+            ours, theirs = _sorted_within(ours), _sorted_within(theirs)
+        elif self.unordered and isinstance(ours, list) and isinstance(theirs, list):
             ours, theirs = sorted(ours, key=_sort_key), sorted(theirs, key=_sort_key)
         place = self._difference(ours, theirs, "", 0)
         return None if place is None else f"the value differs{' at ' + place if place else ''}"
@@ -84,12 +90,18 @@ class Equality:
     def _equal_numbers(self, ours: float, theirs: float) -> bool:
         if self.tolerance is not None and (isinstance(ours, float) or isinstance(theirs, float)):
             try:
-                return close(float(ours), float(theirs), self.tolerance)
+                return self.tolerance.allows(float(ours), float(theirs))
             except OverflowError:
                 return False
         if type(ours) is not type(theirs):
             return False
         return ours == theirs or (ours != ours and theirs != theirs)
+
+
+def _sorted_within(value: Any, depth: int = 0) -> Any:
+    if not isinstance(value, list) or depth > _MAX_DEPTH:
+        return value
+    return sorted((_sorted_within(item, depth + 1) for item in value), key=_sort_key)
 
 
 def _sort_key(value: Any) -> str:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -53,6 +55,20 @@ TABLE = {
     "relative error": (b"1000000.1", b"1000000.0", {"floats:1e-6": 1, "floats:1e-8": 0}),
     "absolute error near zero": (b"0.0000001", b"0", {"floats:1e-6": 1}),
     "scientific notation": (b"1e3", b"1000.0", {"tokens": 0, "floats": 1}),
+    "absolute error only": (b"1000.5", b"1000.0", {"floats_abs:1e-2": 0, "floats_rel:1e-2": 1}),
+    "relative error only": (b"0.0009", b"0.0001", {"floats_abs:1e-2": 1, "floats_rel:1e-2": 0}),
+    "form feed and tab": (b"1\f2\t3\v4", b"1 2 3 4", {"tokens": 1, "lines": 1, "floats": 1}),
+    "blank line first": (b"\n1\n", b"1\n", {"tokens": 1, "lines": 0}),
+    "spaces only on a blank line": (b"1\n  \n2", b"1\n\n2", {"tokens": 1, "lines": 1, "exact": 0}),
+    "space before a line": (b"1\n 2\n", b"1\n2\n", {"tokens": 1, "lines": 1, "exact": 0}),
+    "longer last token": (b"1 23", b"1 2", {"tokens": 0, "lines": 0, "kattis_default": 0}),
+    "kattis: case": (b"yes", b"YES", {"kattis_default": 1, "kattis_default:case_sensitive": 0}),
+    "kattis: spaces": (b"1  2\n", b"1 2\n", {"kattis_default": 1, "kattis_default:space_change_sensitive": 0}),
+    "kattis: same spaces": (b"A 2\n", b"a 2\n", {"kattis_default:space_change_sensitive": 1}),
+    "kattis: floats": (b"x 1.001", b"X 1.0", {"kattis_default": 0, "kattis_default:float_tolerance 1e-2": 1}),
+    "kattis: absolute": (b"1000.5", b"1000", {"kattis_default:float_absolute_tolerance 1e-2": 0, "kattis_default:float_relative_tolerance 1e-2": 1}),
+    "kattis: nan is no number": (b"nan", b"1.0", {"kattis_default:float_tolerance 1e-2": 0}),
+    "kattis: words where a number is due": (b"one", b"1.0", {"kattis_default:float_tolerance 1": 0}),
 }  # fmt: skip
 CELLS = [(case, spec, bool(yes)) for case, (_, _, row) in TABLE.items() for spec, yes in row.items()]
 
@@ -72,6 +88,8 @@ VALUES = [
     ("0.30000000000000004", "0.3", "tokens", False), ("0.30000000000000004", "0.3", "floats", True),
     ("[1, [2, 3]]", "[1, [2, 3]]", "tokens", True), ("[2, 1]", "[1, 2]", "tokens", False),
     ("[2, 1]", "[1, 2]", "unordered_lines", True), ("[1, 1, 2]", "[1, 2, 2]", "unordered_lines", False),
+    ("[[2, 1], [3]]", "[[3], [1, 2]]", "unordered_within", True), ("[[2, 1], [3]]", "[[3], [1, 2]]", "unordered_tokens", False),
+    ("[[1, 1], [3]]", "[[3], [1, 2]]", "unordered_within", False), ("0.009", "0.0", "floats_abs:1e-2", True),
     ("[1, 2]", "[1, 2, 3]", "tokens", False), ("[[1]]", "[1]", "tokens", False),
     ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}', "tokens", True), ('{"a": 1}', '{"a": 1, "b": 2}', "tokens", False),
     ('{"__set__": [1, 2]}', '{"__set__": [2, 1]}', "tokens", True),
@@ -90,7 +108,7 @@ def test_returned_values(output: str, expected: str, spec: str, accepted: bool) 
     assert (message is None) is accepted
 
 
-@pytest.mark.parametrize("spec", ["token", "", "floats:x", "floats:-1", "floats:nan", "tokens:1", "floats:2"])
+@pytest.mark.parametrize("spec", ["token", "", "floats:x", "floats:-1", "floats:nan", "tokens:1", "floats:2", "kattis_default:fuzzy", "kattis_default:float_tolerance"])
 def test_unknown_checkers_are_named_with_the_known_ones(spec: str) -> None:
     with pytest.raises(ValueError, match="tokens|tolerance"):
         checkers.find(spec)
@@ -100,6 +118,70 @@ def test_the_first_difference_is_located_without_telling_the_answer() -> None:
     assert checkers.find("tokens").compare(b"1 2 9", b"1 2 3") == "token 3 differs"
     assert checkers.find("lines").compare(b"1\n9", b"1\n3") == "line 2 differs"
     assert checkers.find("tokens").compare(b"", b"3") == "no output"
+
+
+@pytest.mark.parametrize("spec", ["tokens", "lines", "floats", "kattis_default", "yes_no"])
+def test_a_difference_far_into_a_large_output_is_found(spec: str) -> None:
+    rows = [b"%d %d.5" % (n, n) for n in range(60_000)]
+    expected, output = b"\n".join(rows), b" \r\n".join(rows) + b"\n\n"
+    compare = checkers.find(spec).compare
+    assert compare(output, expected) is None
+    place = "line 50001" if spec == "lines" else "token 100001"
+    assert compare(output.replace(b"50000 50000.5", b"50007 50000.5"), expected) == f"{place} differs"
+    assert compare(output.replace(b"50000 50000.5", b"50000"), expected) is not None
+    assert compare(output.replace(b"59999.5", b""), expected) is not None
+
+
+def _by_the_book(output: bytes, expected: bytes, tolerance: float) -> bool:
+    ours, theirs = output.split(), expected.split()
+    return len(ours) == len(theirs) and all(
+        abs(float(a) - float(b)) <= max(tolerance, tolerance * abs(float(b))) + 1e-15
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+@given(st.lists(st.tuples(st.floats(-1e6, 1e6), st.sampled_from([0, 1e-9, 1e-5, 1])), min_size=1, max_size=30))
+def test_many_numbers_are_compared_as_few_are(pairs: list[tuple[float, float]]) -> None:
+    expected = b" ".join(repr(value).encode() for value, _ in pairs)
+    output = b" ".join(repr(value + error).encode() for value, error in pairs)
+    copies = (1 << 18) // len(expected) + 2
+    few = checkers.find("floats:1e-6").compare(output, expected)
+    many = checkers.find("floats:1e-6").compare((output + b" ") * copies, (expected + b" ") * copies)
+    assert few == many
+    assert (few is None) is _by_the_book(output, expected, 1e-6)
+
+
+_words = st.lists(st.sampled_from([b"1", b"12", b"a", b"-3"]), max_size=6)
+_gaps = st.lists(st.sampled_from([b" ", b"\n", b"\r\n", b"  ", b"\t", b" \n "]), min_size=7, max_size=7)
+
+
+def _spaced(words: list[bytes], gaps: list[bytes]) -> bytes:
+    return b"".join(gap + word for gap, word in zip(gaps, words, strict=False))
+
+
+@given(_words, _gaps, _words, _gaps)
+def test_tokens_and_lines_agree_with_their_definitions(a: list, gaps_a: list, b: list, gaps_b: list) -> None:
+    output, expected = _spaced(a, gaps_a), _spaced(b, gaps_b)
+    assert (checkers.find("tokens").compare(output, expected) is None) is (output.split() == expected.split())
+    by_line = [
+        [line.split() for line in text.replace(b"\r\n", b"\n").rstrip().split(b"\n")] for text in (output, expected)
+    ]
+    assert (checkers.find("lines").compare(output, expected) is None) is (by_line[0] == by_line[1])
+
+
+REAL_CASES = Path(__file__).parents[2].parent / "shared" / "data" / "checker_cases.jsonl.gz"
+
+
+@pytest.mark.skipif(not REAL_CASES.is_file(), reason=f"no real comparisons at {REAL_CASES}")
+def test_real_comparisons_come_out_as_their_judges_had_them() -> None:
+    with gzip.open(REAL_CASES, "rt") as lines:
+        cases = [json.loads(line) for line in lines]
+    decidable = [case for case in cases if case["checker_kind"] == "tokens"]
+    assert len(decidable) > 100
+    for case in decidable:
+        spec = f"kattis_default:{case['checker_flags']}" if case["checker_flags"] else "kattis_default"
+        message = checkers.find(spec).compare(case["produced"].encode(), case["expected"].encode())
+        assert (message is None) is (case["verdict"] == "AC"), (case["problem"], case["test"], message)
 
 
 @given(st.lists(st.integers()), st.sampled_from([b" ", b"\n", b"\t", b"\r\n", b"  "]))
