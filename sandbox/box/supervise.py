@@ -18,7 +18,7 @@ import time
 import confine
 import dialogue
 import execute
-from channel import ABORTED, CPU, DISK, FINISHED, MEMORY, RESULT, TEST, THREADS, UNSTARTED, WALL, Closed
+from channel import ABORTED, CPU, DISK, FINISHED, MEMORY, OUTPUT, RESULT, TEST, THREADS, UNSTARTED, WALL, Closed
 
 _ERROR_TAIL = 8192
 _TICK = 0.02
@@ -185,7 +185,7 @@ class Supervisor:
                     os.write(2, f"{type(error).__name__}: {error}".encode())
                 finally:
                     os._exit(72)
-            reason, status, usage = self._watch(pid, started, cpu_us, wall_us, memory_kb)
+            reason, status, usage = self._watch(pid, started, cpu_us, wall_us, memory_kb, files[1], output)
             wall = time.monotonic() - started
             if reason == FINISHED and self.begun[0] == 0:
                 reason = UNSTARTED
@@ -255,7 +255,7 @@ class Supervisor:
 
     # in the supervisor
 
-    def _watch(self, pid: int, started: float, cpu_us: int, wall_us: int, memory_kb: int):
+    def _watch(self, pid: int, started: float, cpu_us: int, wall_us: int, memory_kb: int, printed: int, output: int):
         """(reason, wait status, resource usage) once the run is over, by itself or by force."""
         clock = ((~pid) << 3) | 2  # the kernel's number of that process's CPU clock
         cpu_limit, wall_limit = cpu_us / 1e6, wall_us / 1e6
@@ -278,6 +278,8 @@ class Supervisor:
                     reason = CPU
                 elif now - started > wall_limit and self.idle(pid, now - started, wall_limit):
                     reason = WALL
+                elif os.fstat(printed).st_size >= output:  # runtimes that ignore the signal go on for ever
+                    reason = OUTPUT
                 else:
                     reason = self.usage(pid, memory_kb) or (ticks % 10 == 0 and self.crowded()) or FINISHED
                 if reason != FINISHED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -208,6 +209,8 @@ def read_facts(body: bytes | bytearray, limits: RunLimits) -> Facts:
 def _judge_end(reason: int, status: int, facts: Facts, peak_kb: int, limits: RunLimits) -> tuple[Verdict, str]:
     if reason == channel.UNSTARTED:
         return Verdict.IE, f"the run could not be set up: {last_line(facts.stderr)}"
+    if reason == channel.OUTPUT:
+        return Verdict.OLE, f"printed more than {limits.output_bytes / (1 << 20):g} MiB"
     if reason == channel.CPU or facts.cpu_s > limits.cpu_s:
         return Verdict.TLE, f"used {facts.cpu_s:.2f} s of CPU, limit {limits.cpu_s:g} s"
     if reason == channel.MEMORY or peak_kb > limits.memory_kb:
@@ -219,11 +222,11 @@ def _judge_end(reason: int, status: int, facts: Facts, peak_kb: int, limits: Run
     if reason == channel.THREADS:
         return Verdict.RE, "too many threads"
     signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
-    if reason == channel.OUTPUT or signalled == signal.SIGXFSZ or len(facts.stdout) >= limits.output_bytes:
+    if signalled == signal.SIGXFSZ or len(facts.stdout) >= limits.output_bytes:
         return Verdict.OLE, f"printed more than {limits.output_bytes / (1 << 20):g} MiB"
     if signalled == signal.SIGXCPU:
         return Verdict.TLE, f"used {facts.cpu_s:.2f} s of CPU, limit {limits.cpu_s:g} s"
-    last = last_line(facts.stderr)
+    last = telling_line(facts.stderr)
     if signalled:
         if "bad_alloc" in last:
             return Verdict.MLE, "out of memory (std::bad_alloc)"
@@ -234,6 +237,18 @@ def _judge_end(reason: int, status: int, facts: Facts, peak_kb: int, limits: Run
             return Verdict.MLE, "out of memory (MemoryError)"
         return Verdict.RE, last or f"exit code {code}"
     return Verdict.AC, ""
+
+
+# How the runtimes of the known languages begin the line that names a failure.
+_TELLING = re.compile(
+    r"(Exception in thread|panic:|fatal error:|thread '[^']*' panicked|terminate called|  what\(\):|[A-Z]\w*(Error|Exception)\b)"
+)
+
+
+def telling_line(text: bytes) -> str:
+    """The line of an error text that names the failure, else its last; at most 200 characters."""
+    lines = [line for line in text.decode("utf-8", "replace").splitlines() if _TELLING.match(line)]
+    return lines[-1].strip()[:200] if lines else last_line(text)
 
 
 def last_line(text: bytes) -> str:

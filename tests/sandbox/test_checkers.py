@@ -108,7 +108,20 @@ def test_returned_values(output: str, expected: str, spec: str, accepted: bool) 
     assert (message is None) is accepted
 
 
-@pytest.mark.parametrize("spec", ["token", "", "floats:x", "floats:-1", "floats:nan", "tokens:1", "floats:2", "kattis_default:fuzzy", "kattis_default:float_tolerance"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "token",
+        "",
+        "floats:x",
+        "floats:-1",
+        "floats:nan",
+        "tokens:1",
+        "floats:2",
+        "kattis_default:fuzzy",
+        "kattis_default:float_tolerance",
+    ],
+)
 def test_unknown_checkers_are_named_with_the_known_ones(spec: str) -> None:
     with pytest.raises(ValueError, match="tokens|tolerance"):
         checkers.find(spec)
