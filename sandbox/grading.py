@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sandbox.cases import TestCase
-from sandbox.checkers import Checker, user
+from sandbox.checkers import Checker, text, user
 from sandbox.execution.job import Facts, Interactor, RunInput
 from sandbox.verdicts import CaseResult, Judgement, Verdict
 
@@ -73,6 +73,7 @@ class Grading:
     deliver: Callable[[Judgement], None]
     # starts the problem's own checker on questions; its runs come back by the two callbacks, as a program's do
     ask: Callable[[list[RunInput], Callable[[int, Facts], int], Callable[[str | None, str | None], None]], None]
+    presentation_errors: bool = False  # else they are wrong answers
     results: list[CaseResult] = field(default_factory=list)
     _to_check: list[int] = field(default_factory=list)
     _questions: list[RunInput] = field(default_factory=list)
@@ -138,7 +139,10 @@ class Grading:
         opinion = self.checker.referee.opinion(facts)
         result = self.results[index]
         self.results[index] = replace(
-            result, verdict=opinion.verdict, message=opinion.message or result.message, points=opinion.points
+            result,
+            verdict=self._folded(opinion.verdict),
+            message=opinion.message or result.message,
+            points=opinion.points,
         )
         return int(opinion.verdict is Verdict.AC or (opinion.verdict is not Verdict.IE and self.stop.failures != 1))
 
@@ -175,8 +179,18 @@ class Grading:
                 verdict, message = Verdict.IE, f"the checker failed: {type(error).__name__}: {error}"
             else:
                 if difference is not None:
-                    verdict, message = Verdict.WA, difference
+                    verdict, message = self._refusal(test, facts), difference
         return self._result(test, facts, verdict, message)
+
+    def _refusal(self, test: TestCase, facts: Facts) -> Verdict:
+        """PE where the tokens are right and only their arrangement is not."""
+        if not self.presentation_errors or test.call is not None:
+            return Verdict.WA
+        expected = test.output.encode("utf-8", "surrogateescape")
+        return Verdict.WA if text.tokens(self.form.output(test, facts), expected) else Verdict.PE
+
+    def _folded(self, verdict: Verdict) -> Verdict:
+        return Verdict.WA if verdict is Verdict.PE and not self.presentation_errors else verdict
 
     def _grade_conversation(self, referee: user.Referee, facts: Facts) -> CaseResult:
         """The interactor decides, unless the program broke a limit or crashed before the interactor was through."""
@@ -187,7 +201,7 @@ class Grading:
             opinion = referee.meaning(said["code"], failure, said["stderr"])
             decided = said["first"] == "interactor" and opinion.verdict is not Verdict.AC
             if verdict is not Verdict.RE or decided:
-                verdict, points = opinion.verdict, opinion.points
+                verdict, points = self._folded(opinion.verdict), opinion.points
                 message = opinion.message.replace("checker", "interactor")
         found = CaseResult(verdict, facts.cpu_s, facts.wall_s, facts.memory_mb, message)
         return replace(found, points=points) if points is not None else found

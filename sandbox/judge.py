@@ -127,6 +127,7 @@ class Judge:
     resource limits. `protection` names one level exactly. `cache` is False, True (in memory) or a path of a SQLite
     file. `silence_s`: a busy worker heard nothing of for that long is replaced. `testlib` is the path of testlib.h,
     for checkers and interactors that include it (default: the environment variable SANDBOX_TESTLIB).
+    `presentation_errors` tells PE apart from WA.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Judge:
         protection: str | None = None,
         silence_s: float = 20.0,
         testlib: str | Path | None = None,
+        presentation_errors: bool = False,
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers}: at least 1 is needed")
@@ -151,6 +153,7 @@ class Judge:
         self.cache: VerdictCache | None = None
         if cache is not False:
             self.cache = VerdictCache(path=None if cache is True else cache)
+        self._presentation_errors = presentation_errors
         self._testlib = _read_testlib(testlib or os.environ.get("SANDBOX_TESTLIB"))
         self._pool = Pool(self._workers, self.protection, silence_s, languages.runtime_paths())
         self._compilers = ThreadPoolExecutor(self._workers, thread_name_prefix="sandbox-compile")
@@ -413,7 +416,15 @@ class Judge:
         tests = tuple(submission.tests)
         form = Form(submission.input_file, submission.output_file, checked.interactor)
         grading = Grading(
-            tests, checked.checker, form, checked.stop, checked.keep_output, self.protection, deliver, ask
+            tests,
+            checked.checker,
+            form,
+            checked.stop,
+            checked.keep_output,
+            self.protection,
+            deliver,
+            ask,
+            self._presentation_errors,
         )
         if not submission.code.strip():
             deliver(grading.refused(Verdict.NO_CODE, "no program"))
@@ -428,7 +439,8 @@ class Judge:
 
     @property
     def _own(self) -> tuple[str, ...]:
-        return () if self._testlib is None else (hashlib.blake2b(self._testlib.encode()).hexdigest(),)
+        header = "" if self._testlib is None else hashlib.blake2b(self._testlib.encode()).hexdigest()
+        return header, str(self._presentation_errors)
 
     def _source_of(self, referee: user.Referee, *, conversation: bool) -> _Source:
         files = dict(referee.files)

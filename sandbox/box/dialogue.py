@@ -169,7 +169,9 @@ class Dialogue:
                         poller.unregister(fd)
                         self.first = self.first or ("program" if fd == program.handle else "interactor")
                 if drain in events:
-                    self._drain(drain, poller, program)
+                    self.drained += self._drain(drain, poller)
+                if to_program[0] in events:
+                    self._drain(to_program[0], poller)
                 now = time.monotonic()
                 if program.alive:
                     self._hold(program, interactor, now - started)
@@ -188,15 +190,14 @@ class Dialogue:
                 if not program.alive and to_interactor[1] in self.open:
                     ended = now
                     self._close(to_interactor[1])
-                    self._close(to_program[0])
+                    self._let_run_off(to_program[0], poller)
                 if not interactor.alive and to_program[1] in self.open:
                     self._close(to_program[1])
                     if program.alive:
                         if not _accepted(interactor.status) or interactor.reason != FINISHED:
                             program.kill(ABORTED)  # nothing it does can change the verdict
-                        else:  # what it still has to say goes nowhere, so that it is not killed for saying it
-                            os.set_blocking(drain, False)
-                            poller.register(drain, select.POLLIN)
+                        else:
+                            self._let_run_off(drain, poller)
                 if now - beat > 1:
                     self.line.send("H")
                     beat = now
@@ -222,14 +223,19 @@ class Dialogue:
             self.first = self.first or "program"
             interactor.kill(ABORTED)
 
-    def _drain(self, fd: int, poller, program: Side) -> None:
+    def _let_run_off(self, fd: int, poller) -> None:
+        """What is still said to a side that has ended goes nowhere, so that the other is not killed for saying it."""
+        os.set_blocking(fd, False)
+        poller.register(fd, select.POLLIN)
+
+    def _drain(self, fd: int, poller) -> int:
         try:
             data = os.read(fd, _READ)
         except BlockingIOError:
-            return
-        self.drained += len(data)
-        if not data or not program.alive:
+            return 0
+        if not data:
             poller.unregister(fd)
+        return len(data)
 
     def _report(self, program: Side, interactor: Side, errors, wall: float) -> None:
         reason = program.reason

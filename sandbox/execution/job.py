@@ -241,7 +241,8 @@ def _judge_end(reason: int, status: int, facts: Facts, peak_kb: int, limits: Run
 
 # How the runtimes of the known languages begin the line that names a failure.
 _TELLING = re.compile(
-    r"(Exception in thread|panic:|fatal error:|thread '[^']*' panicked|terminate called|  what\(\):|[A-Z]\w*(Error|Exception)\b)"
+    r"(Exception in thread|panic:|fatal error:|thread '[^']*' panicked|terminate called|  what\(\):)"
+    r"|([A-Z]\w*)?(Error|Exception)\b"
 )
 
 
