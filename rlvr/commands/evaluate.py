@@ -210,3 +210,13 @@ def compare(results: tuple[Path, ...], suite: str | None) -> None:
     first, *others = [read_results(path) for path in results]
     for comparison in adjust([pair(first, other, suite=suite) for other in others]):
         click.echo(str(comparison))
+
+
+@evaluate.command()
+@click.argument("folders", nargs=-1, required=True, type=_PATH)
+@click.option("--out", type=_PATH, default=Path("leaderboard.html"), show_default=True)
+def leaderboard(folders: tuple[Path, ...], out: Path) -> None:
+    """One self-contained page of all results below FOLDERS: tables, curves over training, problems and samples."""
+    from rlvr.report.leaderboard import render_leaderboard
+
+    click.echo(render_leaderboard(folders, out))

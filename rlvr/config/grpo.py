@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from rlvr.config.evaluation import EvaluationSchedule
 from rlvr.config.load import Strict
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 
@@ -143,6 +144,7 @@ class GRPORecipe(Strict):
     reward: RewardSection = RewardSection()
     judge: JudgeSection = JudgeSection()
     tracking: TrackingSection = TrackingSection()
+    evaluation: EvaluationSchedule | None = None
 
     @model_validator(mode="before")
     @classmethod

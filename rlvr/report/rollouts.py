@@ -166,10 +166,10 @@ def encode(rollouts: Rollouts) -> tuple[str, list[str]]:
         "vocabulary": rollouts.vocabulary,
         "chunks": starts,
     }
-    return _packed(index), [_packed(chunk) for chunk in chunks]
+    return packed(index), [packed(chunk) for chunk in chunks]
 
 
-def _packed(content: Any) -> str:
+def packed(content: Any) -> str:
     raw = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
     return base64.b64encode(gzip.compress(raw, compresslevel=6, mtime=0)).decode()
 

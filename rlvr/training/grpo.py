@@ -30,6 +30,7 @@ from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, render_prompts
+from rlvr.training.periodic_evaluation import PeriodicEvaluation
 
 logger = logging.getLogger(__name__)
 
@@ -157,6 +158,10 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             trainer.remove_callback(callback)
         trainer.add_callback(trainer.metrics_file)
         trainer.add_callback(ProgressBar(recipe.stage, shown, updates))
+        if recipe.evaluation is not None:
+            save = lambda path: trainer.save_model(str(path))  # noqa: E731
+            wait = trainer.accelerator.wait_for_everyone
+            trainer.add_callback(PeriodicEvaluation(recipe, tokenizer, trainer.metrics_file, save, wait, updates))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         save_final(trainer, tokenizer, final)
     return final

@@ -1,0 +1,131 @@
+"""The leaderboard says what the results hold, and its matrix opens the samples behind a cell, in a real browser."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from rlvr.cli import cli
+from rlvr.evaluation import SampleRecord, build_results, write_results, write_samples
+from rlvr.report.leaderboard import find_entries, render_leaderboard
+
+
+def write_evaluation(folder: Path, skill: float, seed: int, suite: str = "contest", contaminated: int = 0) -> None:
+    rng = np.random.default_rng(seed)
+    records = []
+    for number in range(30):
+        level = ("easy", "medium", "hard")[number % 3]
+        chance = float(np.clip(skill - 0.25 * (number % 3), 0.02, 0.98))
+        for sample in range(4):
+            passed = rng.random() < chance
+            records.append(
+                SampleRecord(
+                    problem_id=f"problem-{number:02d}",
+                    sample=sample,
+                    verdict="AC" if passed else "WA",
+                    difficulty=level,
+                    rating=1000 + 400 * (number % 3),
+                    passed=3 if passed else 1,
+                    tests=3,
+                    completion_tokens=80,
+                    prompt=f"Solve problem {number} <script>alert(1)</script>",
+                    completion=f"I think </script> {number}-{sample}",
+                    program=f"print({number}, {sample}, {seed})",
+                )
+            )
+    results = build_results(
+        {suite: records}, checkpoint=str(folder), ks=[1, 4],
+        config={"contamination": {"overlapping_problems": contaminated}, "grader": "1"},
+    )  # fmt: skip
+    write_results(results, folder)
+    write_samples(records, folder)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for seed, (step, skill) in enumerate([(0, 0.4), (50, 0.6), (100, 0.9)]):
+        write_evaluation(folder / "drive" / "evaluation" / f"step-{step:06d}" / "contest", skill, seed)
+    write_evaluation(folder / "evaluation" / "other-model" / "contest", 0.5, 7, contaminated=12)
+    write_evaluation(folder / "evaluation" / "other-model" / "second", 0.5, 8, suite="second")
+    return folder
+
+
+def test_entries_are_named_by_where_they_lie(runs: Path) -> None:
+    entries = find_entries([runs])
+    named = {(e.label, e.suite, e.run, e.step) for e in entries}
+    assert ("step-000050", "contest", "drive", 50) in named and len(entries) == 5
+    assert {e.step for e in entries if e.label == "other-model"} == {None}
+    with pytest.raises(FileNotFoundError, match="no results"):
+        find_entries([runs / "nowhere"])
+
+
+def test_the_page_holds_ranks_intervals_curves_and_warnings(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "leaderboard.html"
+    answer = CliRunner().invoke(cli, ["evaluate", "leaderboard", str(runs), "--out", str(out)])
+    assert answer.exit_code == 0, answer.output
+    text = out.read_text(encoding="utf-8")
+    assert not re.search(r'(?:src|href)="(?!#)', text.replace("http://www.w3.org/", ""))
+    assert text.count("avg@1 on contest over training") == 1 and "over training" not in text.split('id="suite-1"')[1]
+    body = text.split("<tbody>")[1].split("</tbody>")[0]
+    order = re.findall(r"<tr><th>([\w-]+)", body)
+    assert order[0] == "step-000100" and order[-1] == "step-000000"
+    assert "12 of 30" in text and "estimated rating" in text and "behind the best" in text
+    assert "<script>alert" not in text and [p.name for p in out.parent.iterdir()] == ["leaderboard.html"]
+
+
+PROBE = """<script>
+(async () => {
+  const pause = () => new Promise((done) => setTimeout(done, 25));
+  const wait = async (test) => { for (let i = 0; i < 400 && !test(); i++) await pause(); };
+  await wait(() => document.body.dataset.ready === "2");
+  const count = () => document.querySelector('[data-count="0"]').textContent;
+  const seen = { all: count(), buttons: document.querySelectorAll('[data-matrix="0"] button').length };
+  seen.head = [...document.querySelectorAll('[data-matrix="0"] thead th')].map((cell) => cell.textContent);
+  const filter = document.querySelector('[data-filter="0"]');
+  filter.value = "problem-07"; filter.dispatchEvent(new Event("input"));
+  seen.filtered = count();
+  const button = document.querySelector('[data-matrix="0"] button');
+  seen.cell = button.textContent;
+  button.click();
+  const panel = document.querySelector('[data-samples="0"]');
+  await wait(() => panel.querySelectorAll("details").length >= 5);
+  seen.panel = panel.textContent;
+  seen.verdicts = [...panel.querySelectorAll(".verdict")].map((v) => v.textContent);
+  document.body.setAttribute("data-probe", JSON.stringify(seen));
+})();
+</script>
+"""
+
+
+def test_pressing_a_cell_shows_its_samples_in_a_browser(runs: Path, tmp_path: Path) -> None:
+    browser = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if browser is None:
+        pytest.skip("no chromium here: the page's script is checked only where there is one")
+    page = render_leaderboard([runs], tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    probed = tmp_path / "probe.html"
+    probed.write_text(page.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
+        "--virtual-time-budget=60000", "--dump-dom", probed.as_uri(),
+    ]  # fmt: skip
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+    match = re.search(r'data-probe="([^"]*)"', dom)
+    assert match, "the page's script did not come to its end"
+    seen = json.loads(html.unescape(match[1]))
+    assert seen["all"] == "30 of 30 problems" and seen["buttons"] == 30 * 4
+    assert seen["head"][1] == "step-000100" and seen["filtered"] == "1 of 30 problems"
+    assert int(seen["cell"]) == 100 * seen["verdicts"].count("AC") // 4 and len(seen["verdicts"]) == 4
+    assert "print(7, 0, 2)" in seen["panel"] and "I think </script> 7-3" in seen["panel"]
+    assert "Solve problem 7 <script>alert(1)</script>" in seen["panel"]
