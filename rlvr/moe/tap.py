@@ -35,6 +35,7 @@ class _Site:
     chosen: Tensor | None = None  # [rows, k], of the forward pass under way
     planned: Tensor | None = None  # [rows, k], -1 = choose freely
     bias: Tensor | None = None  # [classes]
+    scores: Tensor | None = None  # [rows, classes] with their graph, where asked for
 
 
 class _AnswerTopK(TorchFunctionMode):
@@ -92,6 +93,7 @@ class RoutingTap:
         self.classes = blocks[0].classes
         self.top_k = blocks[0].top_k
         self.observers: list[Callable[[Tensor, Tensor | None], None]] = []
+        self.keep_scores = False
         self._armed: Tensor | None = None
         self._cursor = 0
         self._inside = False
@@ -220,7 +222,7 @@ class RoutingTap:
         usable = isinstance(mask, Tensor) and mask.dim() == 2 and mask.shape[1] >= self._shape[1]
         self._mask = mask[:, -self._shape[1] :] if usable else None
         for site in self.sites:
-            site.calls, site.chosen = 0, None
+            site.calls, site.chosen, site.scores = 0, None, None
         if self._armed is None:
             return
         rows = self._armed[self._cursor : self._cursor + self._shape[0]]
@@ -277,6 +279,8 @@ class RoutingTap:
             planned = planned.reshape(ids.shape)
             ids = torch.where(planned >= 0, planned, ids)
             changed = True
+        if self._inside and self.keep_scores:
+            site.scores = scores
         if self._inside:
             site.chosen = ids.detach().reshape(-1, site.block.top_k)
         return (scores.gather(-1, ids) if changed else values), ids
