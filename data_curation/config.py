@@ -91,8 +91,25 @@ class VerifyOptions(_Options):
     too_slow: bool = True  # run solutions labelled time_limit_exceeded; each costs the whole time limit
     languages: tuple[str, ...] | None = None  # run only solutions in these languages; None: all that can run here
     pipelines: Share = 1.0  # share of the generated family that is run; its outputs are right by construction
+    repeat: bool = True  # run accepted solutions that draw random numbers, read clocks or are in C once more
+    repair: bool = True  # where accepted solutions fail, try a wider limit or a more lenient checker
+    limit_stretch: Annotated[float, Field(gt=1)] = 5.0  # how much wider the limit of that trial is
+    limit_margin: Annotated[float, Field(ge=1)] = 2.0  # a new limit over the slowest accepted run
+    maximum_tests: Annotated[int, Field(ge=1)] = 200  # a problem with more tests is thinned
+    maximum_tests_mb: Annotated[float, Field(gt=0)] = 64.0  # input and output of a problem's tests together
     drop_unverified: bool = False  # drop problems that have no accepted solution to run
     drop_weak: bool = False  # drop problems whose tests accept a solution labelled wrong
+
+
+class StrengthenOptions(_Options):
+    """Adding tests that catch wrong programs which the tests at hand let through."""
+
+    enabled: bool = False  # costs several runs of some dozens of programs for every problem
+    mutants: Annotated[int, Field(ge=2)] = 24  # wrong programs made from an accepted one, for every problem
+    inputs: Annotated[int, Field(ge=1)] = 40  # new inputs tried for every problem
+    maximum_added: Annotated[int, Field(ge=1)] = 8  # tests added to a problem
+    agreeing: Annotated[int, Field(ge=1)] = 2  # accepted programs that must give the same output; 1: trust a single one
+    seed: int = 0
 
 
 class DifficultyOptions(_Options):
@@ -137,6 +154,7 @@ class CurationConfig(_Options):
     deduplicate: DeduplicateOptions = DeduplicateOptions()
     decontaminate: DecontaminateOptions = DecontaminateOptions()
     verify: VerifyOptions = VerifyOptions()
+    strengthen: StrengthenOptions = StrengthenOptions()
     difficulty: DifficultyOptions = DifficultyOptions()
     split: SplitOptions = SplitOptions()
     sft: SftOptions = SftOptions()

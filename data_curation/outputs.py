@@ -55,8 +55,39 @@ VERIFICATION_SCHEMA = pa.schema(
         ("wrong_rejected", pa.int64()),
         ("otherwise_rejected", pa.int64()),
         ("not_run", pa.int64()),
+        ("true_positive_rate", pa.float64()),
+        ("true_negative_rate", pa.float64()),
+        ("thinned", pa.int64()),
+        ("repair", pa.string()),
+        ("cause", pa.string()),
         ("weaknesses", pa.list_(pa.string())),
         ("failure", pa.string()),
+    ]
+)
+STRENGTHENING_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("references", pa.int64()),
+        ("wrong", pa.int64()),
+        ("accepted_before", pa.int64()),
+        ("accepted_after", pa.int64()),
+        ("unseen", pa.int64()),
+        ("unseen_accepted_before", pa.int64()),
+        ("unseen_accepted_after", pa.int64()),
+        ("inputs_tried", pa.int64()),
+        ("inputs_agreed", pa.int64()),
+        ("added", pa.int64()),
+        ("skipped", pa.string()),
+    ]
+)
+# measured times: the only table that two runs do not give byte for byte
+SPEEDS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("language", pa.string()),
+        ("slowest_s", pa.float64()),
+        ("limit_s", pa.float64()),
+        ("estimated_s", pa.float64()),
     ]
 )
 CONTAMINATION_SCHEMA = pa.schema(
@@ -118,6 +149,10 @@ def write_outputs(
     save_table(dropped, DROPPED_SCHEMA, out / "dropped.parquet")
     verification = next(step.rows for step in steps if step.name == "verify")
     save_table(verification, VERIFICATION_SCHEMA, out / "verification.parquet")
+    strengthening = next(step.rows for step in steps if step.name == "strengthen")
+    save_table(strengthening, STRENGTHENING_SCHEMA, out / "strengthening.parquet")
+    speeds = [{"id": row["id"], **speed} for row in verification for speed in row["speeds"]]
+    save_table(speeds, SPEEDS_SCHEMA, out / "speeds.parquet")
     contamination = next(step.rows for step in steps if step.name == "decontaminate")
     save_table(contamination, CONTAMINATION_SCHEMA, out / "contamination.parquet")
     funnel = _funnel(config, result, sft)

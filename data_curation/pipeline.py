@@ -24,6 +24,7 @@ from data_curation.stages.generate import generate
 from data_curation.stages.normalise import normalise
 from data_curation.stages.result import Dropped, StageFunction, StageResult, Workplace
 from data_curation.stages.split import split
+from data_curation.stages.strengthen import strengthen
 from data_curation.stages.verify import verify
 from data_curation.steps import StepRecord, file_hash, run_step, source_hash, step_key
 from data_curation.storage import save_bytes
@@ -35,6 +36,7 @@ STAGES: tuple[tuple[str, StageFunction], ...] = (
     ("decontaminate", decontaminate),
     ("generate", generate),
     ("verify", verify),
+    ("strengthen", strengthen),
     ("difficulty", difficulty),
     ("split", split),
 )
@@ -82,9 +84,13 @@ def _bound(function: StageFunction, problems: list[Problem], options: Any) -> Ca
 
 def _key_options(name: str, options: Any) -> dict[str, Any]:
     values: dict[str, Any] = {**options.model_dump(mode="json"), "shared code": source_hash(*_SHARED_CODE)}
-    if name in ("deduplicate", "generate", "verify", "filter"):
+    if name in ("deduplicate", "generate", "verify", "strengthen", "filter"):
         # what can be run decides what they do
         values["languages"] = {n: remedy is None for n, remedy in sandbox.languages.available().items()}
+    if name == "verify":
+        values["parts"] = source_hash("data_curation.stages.second_look", "data_curation.stages.thinning")
+    if name == "strengthen":
+        values["parts"] = source_hash("data_curation.stages.mutants", "data_curation.stages.input_mutation")
     if name in ("deduplicate", "decontaminate"):
         values["minhash"] = source_hash("data_curation.stages.minhash")
     if name == "decontaminate":

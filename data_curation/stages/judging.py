@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import sandbox
 from data_curation.schema import Problem, Solution, Test
@@ -13,6 +14,21 @@ WINDOW_PROGRAMS, WINDOW_BYTES = 1000, 64 << 20
 
 class JudgeFailure(RuntimeError):
     """The sandbox could not run some programs even at the second try; curation cannot tell what they are worth."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What became of a program on some tests: verdict, tests passed and given, CPU seconds of the slowest test."""
+
+    verdict: str
+    passed: int
+    tests: int
+    slowest_s: float = 0.0
+
+    @classmethod
+    def of(cls, judgement: sandbox.Judgement, tests: int) -> Run:
+        slowest = max((case.cpu_s for case in judgement.cases), default=0.0)
+        return cls(str(judgement.verdict), judgement.passed, tests, round(slowest, 4))
 
 
 def submission(problem: Problem, solution: Solution, tests: Sequence[Test] | None = None) -> sandbox.Submission:

@@ -9,15 +9,18 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import sandbox
 from data_curation.config import VerifyOptions
 from data_curation.families import unit_hash
 from data_curation.schema import Problem, Solution
-from data_curation.stages.judging import judge_all, runnable_languages, submission
+from data_curation.stages.judging import Run, judge_all, runnable_languages, submission
 from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.stages.second_look import Trial, fits, has_many_answers, may_change, raised_limit, speeds, trials
+from data_curation.stages.thinning import thinned
 
 JOURNAL = "journal.jsonl"
 _TIME_OUTS = ("TLE", "ILE")
@@ -34,20 +37,40 @@ class Outcome:
     wrong_rejected: int = 0
     otherwise_rejected: int = 0  # rejected, but not with the labelled verdict (a slow one that printed a wrong answer)
     not_run: int = 0  # no toolchain, or left out by the options
+    true_positive_rate: float | None = None  # share of accepted solutions the tests accept
+    true_negative_rate: float | None = None  # share of wrong solutions they reject
+    thinned: int = 0  # tests left out because there were too many or too large ones
+    repair: str = ""  # what was changed so that the accepted solutions pass
+    cause: str = ""  # why they fail, where that was seen
     weaknesses: list[str] = field(default_factory=list)  # wrong solutions the tests let through
     failure: str = ""  # first failure of an accepted solution
+    speeds: list[dict[str, Any]] = field(default_factory=list)  # of the accepted solutions, by language
 
 
 def verify(problems: Sequence[Problem], options: VerifyOptions, work: Workplace) -> StageResult:
-    """Drops problems whose accepted solutions fail; figures give the true-positive and true-negative rates.
+    """Drops problems whose accepted solutions fail and cannot be made to pass by a wider limit or a fitting checker.
 
     True-positive rate: share of accepted solutions the tests accept. True-negative rate: share of wrong solutions
-    they reject. Both are over all problems that came in, dropped ones included.
+    they reject. Figures give both over all problems that came in, dropped and repaired ones included as they came.
     """
-    verdicts = _verdicts(problems, options, work)
-    outcomes = [_outcome(problem, options, verdicts) for problem in problems]
+    slim = [_slim(problem, options) for problem in problems]
+    journal = _Journal(work)
+    languages = runnable_languages()
+    plan = [
+        (problem, solution)
+        for problem in slim
+        for solution in problem.solutions
+        if problem.tests and _is_run(problem, solution, options, languages)
+    ]
+    journal.judge([_Task(problem, solution) for problem, solution in plan], "verify")
+    again = [_Task(p, s, 2) for p, s in plan if s.verdict == "accepted" and may_change(s)] if options.repeat else []
+    journal.judge([task for task in again if journal[_Task(task.problem, task.solution)].verdict == "AC"], "repeat")
+    outcomes = [_outcome(problem, options, journal, languages) for problem in slim]
+    for outcome, before, after in zip(outcomes, problems, slim, strict=True):
+        outcome.thinned = len(before.tests) - len(after.tests)
+    repaired = _second_look(slim, outcomes, options, journal, languages)
     kept, dropped = [], []
-    for problem, outcome in zip(problems, outcomes, strict=True):
+    for problem, outcome in zip(repaired, outcomes, strict=True):
         fault = _fault(outcome, options)
         if fault is None:
             kept.append(problem)
@@ -56,46 +79,113 @@ def verify(problems: Sequence[Problem], options: VerifyOptions, work: Workplace)
     return StageResult(kept, dropped, _figures(outcomes), [asdict(outcome) for outcome in outcomes])
 
 
-def _verdicts(problems: Sequence[Problem], options: VerifyOptions, work: Workplace) -> dict[str, list[Any]]:
-    """Run key -> [verdict, tests passed, tests] for every solution that can be run."""
-    journal = work.folder / JOURNAL
-    known = _read_journal(journal)
-    languages = runnable_languages()
-    runs: dict[str, Any] = {}
-    for problem in problems:
-        for solution in problem.solutions:
-            key = _run_key(problem, solution)
-            if key not in known and problem.tests and _is_run(problem, solution, options, languages):
-                tests = problem.tests
-                if solution.verdict == "time_limit_exceeded":
-                    # the test that shows slowness is a large one; a small one before it only costs time
-                    tests = sorted(tests, key=lambda test: -len(test.input))
-                runs[key] = submission(problem, solution, tests)
-    keys = list(runs)
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with journal.open("a", encoding="utf-8") as stream:
-        for index, judgement in judge_all(list(runs.values()), work, "verify"):
-            known[keys[index]] = [str(judgement.verdict), judgement.passed, len(runs[keys[index]].tests)]
-            stream.write(json.dumps([keys[index], *known[keys[index]]]) + "\n")
-            stream.flush()
-    return known
+def _slim(problem: Problem, options: VerifyOptions) -> Problem:
+    tests = thinned(problem.tests, options.maximum_tests, int(options.maximum_tests_mb * 1e6))
+    if len(tests) == len(problem.tests):
+        return problem
+    return problem.model_copy(update={"tests": tests, "tags": [*problem.tags, f"tests-thinned:{len(problem.tests)}"]})
 
 
-def _read_journal(path: Path) -> dict[str, list[Any]]:
-    known: dict[str, list[Any]] = {}
+def _second_look(
+    problems: Sequence[Problem],
+    outcomes: Sequence[Outcome],
+    options: VerifyOptions,
+    journal: _Journal,
+    languages: frozenset[str],
+) -> list[Problem]:
+    """The problems, repaired where that can be done; notes repair or cause in the outcomes."""
+    runs: dict[int, list[tuple[Solution, Run]]] = {}
+    trying: list[tuple[int, Trial]] = []
+    for index, (problem, outcome) in enumerate(zip(problems, outcomes, strict=True)):
+        found = [(s, journal.get(_Task(problem, s))) for s in problem.solutions]
+        runs[index] = [(s, run) for s, run in found if run is not None and _is_run(problem, s, options, languages)]
+        outcome.speeds = [asdict(speed) for speed in speeds(problem, runs[index], options.limit_margin)]
+        if outcome.failure and not outcome.cause and options.repair:
+            trying += [(index, trial) for trial in trials(problem, runs[index], options.limit_stretch)]
+    journal.judge([_Task(t.problem, s) for _, t in trying for s in t.solutions], "second look")
+    result = list(problems)
+    for index, trial in trying:
+        outcome = outcomes[index]
+        verdicts = [journal[_Task(trial.problem, solution)] for solution in trial.solutions]
+        if outcome.repair or not fits(trial, verdicts):
+            continue
+        problem = trial.problem
+        if trial.change == "limit":
+            found_speeds = speeds(problem, list(zip(trial.solutions, verdicts, strict=True)), options.limit_margin)
+            problem = raised_limit(problems[index], found_speeds)
+            outcome.speeds = [asdict(speed) for speed in found_speeds]
+            outcome.repair = f"limit {problems[index].cpu_s:g} s to {problem.cpu_s:g} s"
+        else:
+            outcome.repair = f"{trial.change} instead of {problems[index].checker}"
+        result[index] = problem.model_copy(update={"tags": [*problem.tags, f"repaired:{trial.change.split()[0]}"]})
+    for index, outcome in enumerate(outcomes):
+        if outcome.failure and not outcome.repair and not outcome.cause:
+            failing = {run.verdict for s, run in runs[index] if s.verdict == "accepted" and run.verdict != "AC"}
+            if failing <= {"WA", "PE"} and has_many_answers(problems[index]):
+                outcome.cause = "several answers are right"
+    return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A solution to be run on its problem's tests, `times` times over."""
+
+    problem: Problem
+    solution: Solution
+    times: int = 1
+
+    @property
+    def key(self) -> str:
+        text = f"{self.problem.fingerprint}\n{self.solution.language}\n{self.solution.verdict}\n{self.solution.code}"
+        text += f"\n{self.times}" if self.times > 1 else ""
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+
+    def submission(self) -> sandbox.Submission:
+        tests = self.problem.tests
+        if self.solution.verdict == "time_limit_exceeded":
+            # the test that shows slowness is a large one; a small one before it only costs time
+            tests = sorted(tests, key=lambda test: -len(test.input))
+        return submission(self.problem, self.solution, [*tests] * self.times)
+
+
+class _Journal:
+    """The runs made so far, kept in a file beside the stage's output, so that an interrupted stage continues."""
+
+    def __init__(self, work: Workplace) -> None:
+        self._work = work
+        self._path = work.folder / JOURNAL
+        self._known = _read_journal(self._path)
+
+    def get(self, task: _Task) -> Run | None:
+        return self._known.get(task.key)
+
+    def __getitem__(self, task: _Task) -> Run:
+        return self._known[task.key]
+
+    def judge(self, tasks: Sequence[_Task], what: str) -> None:
+        """Runs the tasks that have not been run."""
+        new = {task.key: task for task in tasks if task.key not in self._known}
+        keys = list(new)
+        runs = [task.submission() for task in new.values()]
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a", encoding="utf-8") as stream:
+            for index, judgement in judge_all(runs, self._work, what):
+                run = Run.of(judgement, len(runs[index].tests))
+                self._known[keys[index]] = run
+                stream.write(json.dumps([keys[index], *astuple(run)]) + "\n")
+                stream.flush()
+
+
+def _read_journal(path: Path) -> dict[str, Run]:
+    known: dict[str, Run] = {}
     if path.exists():
         for line in path.read_bytes().splitlines():
             try:
-                key, *verdict = json.loads(line)
+                key, verdict, passed, tests, slowest = json.loads(line)
             except ValueError:
                 continue  # the line that was being written when the run was killed; its program is run again
-            known[key] = verdict
+            known[key] = Run(verdict, passed, tests, slowest)
     return known
-
-
-def _run_key(problem: Problem, solution: Solution) -> str:
-    text = f"{problem.fingerprint}\n{solution.language}\n{solution.verdict}\n{solution.code}"
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
 def _is_run(problem: Problem, solution: Solution, options: VerifyOptions, languages: frozenset[str]) -> bool:
@@ -106,33 +196,39 @@ def _is_run(problem: Problem, solution: Solution, options: VerifyOptions, langua
     return problem.source != "builtin:pipelines" or unit_hash(f"verify {problem.id}") < options.pipelines
 
 
-def _outcome(problem: Problem, options: VerifyOptions, verdicts: dict[str, list[Any]]) -> Outcome:
+def _outcome(problem: Problem, options: VerifyOptions, journal: _Journal, languages: frozenset[str]) -> Outcome:
     outcome = Outcome(problem.id)
-    languages = runnable_languages()
     for number, solution in enumerate(problem.solutions, start=1):
-        found = verdicts.get(_run_key(problem, solution))
-        if found is None or not _is_run(problem, solution, options, languages):
+        run = journal.get(_Task(problem, solution))
+        if run is None or not _is_run(problem, solution, options, languages):
             outcome.not_run += 1
             continue
-        verdict, passed, tests = found
         if solution.verdict == "accepted":
+            again = journal.get(_Task(problem, solution, 2))
             outcome.accepted += 1
-            outcome.accepted_passed += verdict == "AC"
-            if verdict != "AC" and not outcome.failure:
-                outcome.failure = f"solution {number}: {verdict} on test {passed + 1} of {tests}"
+            outcome.accepted_passed += run.verdict == "AC"
+            if run.verdict != "AC" and not outcome.failure:
+                outcome.failure = f"solution {number}: {run.verdict} on test {run.passed + 1} of {run.tests}"
+            elif run.verdict == "AC" and again is not None and again.verdict != "AC" and not outcome.failure:
+                outcome.failure = f"solution {number}: passes once and not twice ({again.verdict})"
+                outcome.cause = "output changes between runs"
             continue
         outcome.wrong += 1
-        outcome.wrong_rejected += verdict != "AC"
-        if verdict == "AC":
-            outcome.weaknesses.append(f"solution {number}, labelled {solution.verdict}, passes all {tests} tests")
-        elif (solution.verdict == "time_limit_exceeded") != (verdict in _TIME_OUTS):
+        outcome.wrong_rejected += run.verdict != "AC"
+        if run.verdict == "AC":
+            outcome.weaknesses.append(f"solution {number}, labelled {solution.verdict}, passes all {run.tests} tests")
+        elif (solution.verdict == "time_limit_exceeded") != (run.verdict in _TIME_OUTS):
             outcome.otherwise_rejected += solution.verdict in ("time_limit_exceeded", "wrong_answer")
+    if outcome.accepted:
+        outcome.true_positive_rate = outcome.accepted_passed / outcome.accepted
+    if outcome.wrong:
+        outcome.true_negative_rate = outcome.wrong_rejected / outcome.wrong
     return outcome
 
 
 def _fault(outcome: Outcome, options: VerifyOptions) -> tuple[str, str] | None:
-    if outcome.failure:
-        return "accepted solution fails", outcome.failure
+    if outcome.failure and not outcome.repair:
+        return f"accepted solution fails{f': {outcome.cause}' if outcome.cause else ''}", outcome.failure
     if options.drop_unverified and not outcome.accepted:
         return "no accepted solution could be run", ""
     if options.drop_weak and outcome.weaknesses:
@@ -146,6 +242,8 @@ def _figures(outcomes: Sequence[Outcome]) -> dict[str, int | float]:
         for name in ("accepted", "accepted_passed", "wrong", "wrong_rejected", "otherwise_rejected", "not_run"):
             total[name] += getattr(outcome, name)
         total["weak"] += bool(outcome.weaknesses)
+        total["thinned"] += bool(outcome.thinned)
+        total["repaired"] += bool(outcome.repair)
         total["unverified"] += not outcome.accepted
     figures: dict[str, int | float] = {
         "accepted solutions run": total["accepted"],
@@ -155,6 +253,8 @@ def _figures(outcomes: Sequence[Outcome]) -> dict[str, int | float]:
         "problems whose tests accept a wrong solution": total["weak"],
         "problems without an accepted solution that was run": total["unverified"],
     }
+    figures["problems repaired (limit or checker)"] = total["repaired"]
+    figures["problems with tests thinned"] = total["thinned"]
     if total["accepted"]:
         figures["true-positive rate"] = round(total["accepted_passed"] / total["accepted"], 6)
     if total["wrong"]:

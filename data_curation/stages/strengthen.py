@@ -1,0 +1,245 @@
+"""More tests where wrong programs pass: new inputs, outputs on which accepted programs agree, kept if they catch one.
+
+The wrong programs are the solutions labelled wrong and mutants of an accepted one. Half of the mutants choose the new
+tests, the other half only measure them, so that the rate after is not the rate the tests were chosen by. A mutant may
+be equivalent to its original; such ones stay "accepted" for ever and make every rate look worse than it is.
+Problems already done are kept beside the stage's output, so an interrupted run continues where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import sandbox
+from data_curation.config import StrengthenOptions
+from data_curation.schema import Problem, Solution, Test
+from data_curation.stages.input_mutation import mutated_inputs
+from data_curation.stages.judging import JudgeFailure, runnable_languages, submission
+from data_curation.stages.mutants import mutants
+from data_curation.stages.result import StageResult, Workplace
+from data_curation.storage import save_bytes
+from sandbox import Verdict
+
+ADDED = "tests-added:"  # tag prefix: how many tests, and from how many programs their outputs come
+MAXIMUM_REFERENCES = 3
+LONGEST_OUTPUT = 60_000  # characters; the judge keeps the first 64 KiB of what a program prints
+
+
+@dataclass
+class Strength:
+    """What a problem's tests let through before and after; one row of `strengthening.parquet`."""
+
+    id: str
+    references: int = 0  # accepted programs whose outputs had to agree
+    wrong: int = 0  # labelled wrong solutions and mutants that chose the tests
+    accepted_before: int = 0  # of those, how many all tests accept
+    accepted_after: int = 0
+    unseen: int = 0  # mutants that had no say
+    unseen_accepted_before: int = 0
+    unseen_accepted_after: int = 0
+    inputs_tried: int = 0
+    inputs_agreed: int = 0
+    added: int = 0
+    skipped: str = ""  # why nothing was tried
+
+
+def strengthen(problems: Sequence[Problem], options: StrengthenOptions, work: Workplace) -> StageResult:
+    """Drops nothing; `rows` say for every problem what its tests let through before and after.
+
+    False-positive rate: share of wrong programs that pass all tests; the figures give it before and after, for the
+    programs that chose the tests and for those that did not.
+    """
+    if not options.enabled:
+        return StageResult(list(problems))
+    made = work.folder / "made"
+    made.mkdir(parents=True, exist_ok=True)
+    languages = runnable_languages()
+    executor = ThreadPoolExecutor(2 * len(os.sched_getaffinity(0)), thread_name_prefix="strengthen")
+    try:
+        outcomes = executor.map(lambda problem: _once(problem, options, languages, made), problems)
+        found = list(work.track(outcomes, len(problems), "strengthen", "problem"))
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+    kept = [_with_tests(problem, tests, strength) for problem, (tests, strength) in zip(problems, found, strict=True)]
+    return StageResult(kept, [], _figures([s for _, s in found]), [asdict(strength) for _, strength in found])
+
+
+def _with_tests(problem: Problem, tests: Sequence[Test], strength: Strength) -> Problem:
+    if not tests:
+        return problem
+    tag = f"{ADDED}{len(tests)}-by-{strength.references}"
+    return problem.model_copy(update={"tests": [*problem.tests, *tests], "tags": [*problem.tags, tag]})
+
+
+def _once(
+    problem: Problem, options: StrengthenOptions, languages: frozenset[str], made: Path
+) -> tuple[list[Test], Strength]:
+    text = f"{options.model_dump_json()}\n{problem.model_dump_json()}"
+    file = made / f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.json"
+    if file.exists():
+        body = json.loads(file.read_bytes())
+        return [Test.model_validate(test) for test in body["tests"]], Strength(**body["strength"])
+    tests, strength = strengthened(problem, options, languages)
+    body = {"tests": [test.model_dump() for test in tests], "strength": asdict(strength)}
+    save_bytes(json.dumps(body).encode("utf-8", "surrogatepass"), file)
+    return tests, strength
+
+
+def strengthened(
+    problem: Problem, options: StrengthenOptions, languages: frozenset[str]
+) -> tuple[list[Test], Strength]:
+    """The tests worth adding, and what the tests let through without and with them."""
+    strength = Strength(problem.id)
+    references = _references(problem, languages)
+    strength.references = len(references)
+    if problem.interactor or problem.subtasks:
+        strength.skipped = "interactive" if problem.interactor else "tests are worth points"
+    elif len(references) < options.agreeing:
+        strength.skipped = f"{len(references)} accepted programs, {options.agreeing} must agree"
+    if strength.skipped or not problem.tests:
+        return [], strength
+    choosing, unseen = _wrong_programs(problem, references[0], options, languages)
+    strength.wrong, strength.unseen = len(choosing), len(unseen)
+    survivors = _survivors(problem, [*choosing, *unseen], problem.tests)
+    open_ones = [n for n in survivors if n < len(choosing)]
+    strength.accepted_before = strength.accepted_after = len(open_ones)
+    strength.unseen_accepted_before = strength.unseen_accepted_after = len(survivors) - len(open_ones)
+    if not open_ones:
+        return [], strength
+    inputs = mutated_inputs(problem.tests, options.inputs, options.seed)
+    strength.inputs_tried = len(inputs)
+    agreed = _agreed(problem, references, inputs) if inputs else []
+    strength.inputs_agreed = len(agreed)
+    if not agreed:
+        return [], strength
+    programs = [*choosing, *unseen]
+    killed = {n: _killed_by(problem, programs[n], agreed) for n in survivors}
+    chosen = _cover({n: killed[n] for n in open_ones}, options.maximum_added)
+    strength.added = len(chosen)
+    strength.accepted_after = sum(not killed[n] & set(chosen) for n in open_ones)
+    strength.unseen_accepted_after = sum(not killed[n] & set(chosen) for n in survivors if n >= len(choosing))
+    return [agreed[index] for index in sorted(chosen)], strength
+
+
+def _references(problem: Problem, languages: frozenset[str]) -> list[Solution]:
+    """Distinct accepted programs, Python first because mutants are made of it."""
+    accepted = [s for s in problem.solutions if s.verdict == "accepted" and s.language in languages]
+    distinct = list({" ".join(s.code.split()): s for s in accepted}.values())
+    passing = [
+        s for s, j in zip(distinct, _judged([submission(problem, s) for s in distinct]), strict=True) if j.accepted
+    ]
+    return sorted(passing, key=lambda s: s.language != "python")[:MAXIMUM_REFERENCES]
+
+
+def _wrong_programs(
+    problem: Problem, reference: Solution, options: StrengthenOptions, languages: frozenset[str]
+) -> tuple[list[Solution], list[Solution]]:
+    labelled = [
+        s
+        for s in problem.solutions
+        if s.verdict not in ("accepted", "time_limit_exceeded") and s.language in languages and s.code.strip()
+    ]
+    made = mutants(reference.code, options.mutants, options.seed) if reference.language == "python" else []
+    slips = [Solution(code=code, verdict="wrong_answer", note="mutant") for code in made]
+    return [*labelled, *slips[::2]], slips[1::2]
+
+
+def _survivors(problem: Problem, programs: Sequence[Solution], tests: Sequence[Test]) -> list[int]:
+    judgements = _judged([submission(problem, program, tests) for program in programs])
+    return [number for number, judgement in enumerate(judgements) if judgement.accepted]
+
+
+def _agreed(problem: Problem, references: Sequence[Solution], inputs: Sequence[Test]) -> list[Test]:
+    """The inputs with the first reference's output, where every reference is then accepted (the first one again)."""
+    plain = problem.model_copy(update={"checker": "exact"})  # only the output is of interest here
+    (first,) = _judged([submission(plain, references[0], [_shown(test) for test in inputs])], keep_output=True)
+    with_output = []
+    for test, case in zip(inputs, first.cases, strict=True):
+        # nothing was expected: a program that ended well is accepted or has a wrong answer
+        if case.verdict in (Verdict.AC, Verdict.WA) and (output := _whole_output(case.output, test)) is not None:
+            with_output.append(test.model_copy(update={"output": output}))
+    if not with_output:
+        return []
+    judgements = _judged([submission(problem, reference, with_output) for reference in references])
+    good = [all(j.cases[n].verdict is Verdict.AC for j in judgements) for n in range(len(with_output))]
+    return [test for test, is_good in zip(with_output, good, strict=True) if is_good]
+
+
+def _shown(test: Test) -> Test:
+    """The test so that its result is printed: the judge hands out what is printed, not what a call returns."""
+    if test.call is None:
+        return test
+    return test.model_copy(update={"call": f"print('\\n' + __import__('json').dumps({test.call}))", "output": "null"})
+
+
+def _whole_output(output: str | None, test: Test) -> str | None:
+    """What was printed, or the returned value's JSON; None if there is nothing, or more than the judge hands out."""
+    if not output or not output.strip() or len(output) >= LONGEST_OUTPUT:
+        return None
+    return output if test.call is None else output.rstrip("\n").rpartition("\n")[2]
+
+
+def _killed_by(problem: Problem, program: Solution, tests: Sequence[Test]) -> set[int]:
+    (judgement,) = _judged([submission(problem, program, tests)])
+    return {n for n, case in enumerate(judgement.cases) if case.verdict is not Verdict.AC}
+
+
+def _cover(killed: dict[int, set[int]], most: int) -> list[int]:
+    """Few tests that together catch as many programs as can be caught: the test that catches most, and so on."""
+    uncaught = {number for number, tests in killed.items() if tests}
+    chosen: list[int] = []
+    while uncaught and len(chosen) < most:
+        counts = Counter(test for number in uncaught for test in killed[number])
+        best = min(counts, key=lambda test: (-counts[test], test))
+        chosen.append(best)
+        uncaught = {number for number in uncaught if best not in killed[number]}
+    return chosen
+
+
+def _judged(submissions: Sequence[sandbox.Submission], keep_output: bool = False) -> list[sandbox.Judgement]:
+    stop = "never" if keep_output or len(submissions) == 1 else "first_failure"
+    return list(_checked(sandbox.judge_batch(submissions, stop=stop, keep_output=keep_output)))
+
+
+def _checked(judgements: Sequence[sandbox.Judgement]) -> Iterator[sandbox.Judgement]:
+    for judgement in judgements:
+        if judgement.verdict.is_infrastructure:
+            message = f"strengthen: the sandbox failed ({judgement.message}); run the same command again to continue"
+            raise JudgeFailure(message)
+        yield judgement
+
+
+def _figures(found: Sequence[Strength]) -> dict[str, Any]:
+    total: Counter[str] = Counter()
+    for strength in found:
+        for name in ("wrong", "accepted_before", "accepted_after", "unseen", "inputs_tried", "inputs_agreed", "added"):
+            total[name] += getattr(strength, name)
+        total["unseen_before"] += strength.unseen_accepted_before
+        total["unseen_after"] += strength.unseen_accepted_after
+        total["improved"] += bool(strength.added)
+        total["skipped"] += bool(strength.skipped)
+    figures: dict[str, int | float] = {
+        "problems with tests added": total["improved"],
+        "problems passed over": total["skipped"],
+        "tests added": total["added"],
+        "inputs tried": total["inputs_tried"],
+        "inputs on which the accepted programs agree": total["inputs_agreed"],
+        "wrong programs that chose": total["wrong"],
+        "wrong programs that only measured": total["unseen"],
+    }
+    for name, programs, before, after in (
+        ("", "wrong", "accepted_before", "accepted_after"),
+        (", unseen mutants", "unseen", "unseen_before", "unseen_after"),
+    ):
+        if total[programs]:
+            figures[f"false-positive rate before{name}"] = round(total[before] / total[programs], 6)
+            figures[f"false-positive rate after{name}"] = round(total[after] / total[programs], 6)
+    return figures

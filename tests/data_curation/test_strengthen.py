@@ -1,0 +1,170 @@
+"""Strengthening: mutants of right programs, inputs in the shape of known ones, tests that catch what passed before."""
+
+from __future__ import annotations
+
+import ast
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_curation import Problem, Solution, Test
+from data_curation.config import StrengthenOptions
+from data_curation.stages import strengthen as stage
+from data_curation.stages.input_mutation import mutated_inputs
+from data_curation.stages.mutants import mutants
+from data_curation.stages.result import Workplace
+from data_curation.stages.strengthen import strengthen
+
+LARGEST = "n = int(input())\na = list(map(int, input().split()))\nprint(max(a))\n"
+SORTING = "n = int(input())\nprint(sorted(map(int, input().split()))[-1])\n"
+LAST = "input()\nprint(input().split()[-1])\n"  # right where the largest number is the last
+
+
+@pytest.fixture
+def work(tmp_path) -> Workplace:
+    return Workplace(tmp_path / "stage")
+
+
+def largest(*solutions: Solution, **fields) -> Problem:
+    tests = [Test(input="3\n1 5 9\n", output="9\n"), Test(input="5\n2 2 4 4 8\n", output="8\n")]
+    tests.append(Test(input="4\n-3 0 7 7\n", output="7\n"))
+    values = {"id": "largest", "statement": "Print the largest of n numbers.", "tests": tests}
+    return Problem(**{**values, "solutions": list(solutions), **fields})
+
+
+# mutants
+
+
+def test_mutants_differ_in_one_place_compile_and_are_the_same_every_time():
+    code = "def f(a, n):\n    s = 0\n    for i in range(1, n):\n        if a[i] < a[i - 1] and s >= 0:\n"
+    code += "            s += a[i]\n    return max(s, 0)\n"
+    found = mutants(code, 100)
+    assert found == mutants(code, 100) and len(found) == len(set(found)) > 12
+    original = ast.unparse(ast.parse(code)).splitlines()
+    for mutant in found:
+        ast.parse(mutant)
+        lines = mutant.splitlines()
+        assert len(lines) == len(original)
+        assert sum(a != b for a, b in zip(lines, original, strict=True)) == 1
+    assert mutants(code, 5) == found[:5]
+    assert mutants(code, 100, seed=1) != found
+
+
+@pytest.mark.parametrize("code", ["", "int main() { return 0; }", "print('hello')", '"""only a text"""'])
+def test_what_offers_no_slip_has_few_or_no_mutants(code):
+    assert len(mutants(code, 10)) <= 1
+
+
+# inputs
+
+CALLS = [([3, 1, 2], 3, "abc"), ([9, 4], 2, "ca"), ([1, 7, 7, 5], 4, "b")]
+
+
+def test_call_arguments_keep_their_ranges_and_the_length_that_a_number_counts():
+    tests = [Test(input=json.dumps(list(values)), output="0", call="Solution().f(*args)") for values in CALLS]
+    made = mutated_inputs(tests, 60)
+    assert len(made) == 60 and len({test.input for test in made}) == 60
+    for test in made:
+        numbers, count, text = json.loads(test.input)
+        assert count == len(numbers) and 2 <= len(numbers) <= 4
+        assert all(1 <= number <= 9 for number in numbers)
+        assert 1 <= len(text) <= 3 and set(text) <= set("abc")
+        assert test.call == "Solution().f(*args)" and test.output == ""
+
+
+def test_sorted_distinct_and_permuted_lists_stay_so():
+    rows = [([1, 3, 8], [2, 1, 3]), ([2, 5, 9, 11], [1, 2, 4, 3]), ([4, 6], [2, 1])]
+    tests = [Test(call=f"f({a}, {b})", output="0") for a, b in rows]
+    made = [ast.literal_eval(test.call[1:]) for test in mutated_inputs(tests, 40)]
+    assert made
+    for increasing, permutation in made:
+        assert increasing == sorted(set(increasing))
+        assert sorted(permutation) == list(range(1, len(increasing) + 1))
+
+
+def test_lines_keep_their_counts():
+    tests = [Test(input="2\n3\n1 5 9\n4\n7 7 2 1\n"), Test(input="1\n5\n1 2 3 4 6\n")]
+    made = mutated_inputs(tests, 40)
+    assert len(made) > 10
+    for test in made:
+        lines = [list(map(int, line.split())) for line in test.input.splitlines()]
+        assert lines[0] == [(len(lines) - 1) // 2]
+        for (count,), numbers in zip(lines[1::2], lines[2::2], strict=True):
+            assert count == len(numbers) and all(1 <= number <= 9 for number in numbers)
+
+
+@settings(max_examples=60)
+@given(st.lists(st.text(max_size=40), max_size=4), st.integers(0, 5))
+def test_any_text_can_be_an_input(texts, seed):
+    tests = [Test(input=text) for text in texts]
+    made = mutated_inputs(tests, 5, seed)
+    assert made == mutated_inputs(tests, 5, seed)
+    assert not {" ".join(t.input.split()) for t in made} & {" ".join(t.input.split()) for t in tests}
+
+
+def test_calls_that_are_no_data_are_left_alone():
+    assert mutated_inputs([Test(call="bool(f(1) and g(2))"), Test(call="[exec('x'), f(1)][1]")], 5) == []
+
+
+# the stage
+
+
+def test_tests_are_added_that_catch_a_wrong_solution_and_mutants(work):
+    wrong = Solution(code=LAST, verdict="wrong_answer")
+    problem = largest(Solution(code=LARGEST), Solution(code=SORTING), wrong)
+    result = strengthen([problem], StrengthenOptions(enabled=True), work)
+    (stronger,) = result.problems
+    row = result.rows[0]
+    assert row["references"] == 2 and row["accepted_before"] >= 1
+    assert row["accepted_after"] < row["accepted_before"]
+    assert row["added"] == len(stronger.tests) - 3 >= 1
+    assert stronger.tags == [f"tests-added:{row['added']}-by-2"]
+    for test in stronger.tests[3:]:
+        count, numbers = test.input.splitlines()
+        assert len(numbers.split()) == int(count) and int(test.output) == max(map(int, numbers.split()))
+    assert any(test.input.split()[-1] != test.output.strip() for test in stronger.tests[3:])
+    assert result.figures["false-positive rate after"] < result.figures["false-positive rate before"]
+
+
+def test_an_output_on_which_accepted_programs_differ_is_never_taken(work):
+    # both right on the tests at hand, but one of them only where the largest number comes last
+    problem = largest(Solution(code=LARGEST), Solution(code=LAST))
+    result = strengthen([problem], StrengthenOptions(enabled=True), work)
+    for test in result.problems[0].tests:
+        assert test.input.split()[-1] == test.output.strip() == str(max(map(int, test.input.split()[1:])))
+    assert 0 < result.rows[0]["inputs_agreed"] < result.rows[0]["inputs_tried"] or not result.rows[0]["accepted_before"]
+
+
+def test_one_accepted_program_is_trusted_only_when_asked(work):
+    problem = largest(Solution(code=LARGEST), Solution(code=LAST, verdict="wrong_answer"))
+    result = strengthen([problem], StrengthenOptions(enabled=True), work)
+    assert result.problems == [problem]
+    assert result.rows[0]["skipped"] == "1 accepted programs, 2 must agree"
+    result = strengthen([problem], StrengthenOptions(enabled=True, agreeing=1), work)
+    assert result.problems[0].tags[0].endswith("-by-1")
+
+
+def test_functions_are_strengthened_by_calls(work):
+    code = "def biggest(a):\n    best = a[0]\n    for x in a:\n        if x > best: best = x\n    return best\n"
+    tests = [Test(call="biggest([1, 4, 9])", output="9"), Test(call="biggest([2, 3])", output="3")]
+    wrong = Solution(code="def biggest(a):\n    return a[-1]", verdict="wrong_answer")
+    problem = largest(Solution(code=code), wrong, tests=tests)
+    result = strengthen([problem], StrengthenOptions(enabled=True, agreeing=1), work)
+    added = result.problems[0].tests[2:]
+    assert result.rows[0]["added"] == len(added)
+    for test in added:
+        assert int(test.output) == max(ast.literal_eval(test.call.partition("(")[2][:-1]))
+
+
+def test_a_finished_problem_is_not_done_again(work, monkeypatch):
+    problem = largest(Solution(code=LARGEST), Solution(code=SORTING), Solution(code=LAST, verdict="wrong_answer"))
+    first = strengthen([problem], StrengthenOptions(enabled=True), work)
+    monkeypatch.setattr(stage, "strengthened", None)
+    assert strengthen([problem], StrengthenOptions(enabled=True), work) == first
+
+
+def test_the_stage_does_nothing_unless_it_is_asked_for(work):
+    problem = largest(Solution(code=LARGEST))
+    assert strengthen([problem], StrengthenOptions(), work).problems == [problem]
