@@ -115,10 +115,12 @@ class StrengthenOptions(_Options):
 class DifficultyOptions(_Options):
     """Where difficulty comes from: the source's label or rating, or measured pass rates."""
 
-    samples: Path | None = None  # JSONL of {"problem_id", "passed", "samples"}
+    samples: Path | None = None  # JSONL: {"problem_id", "passed", "samples"}, or {"problem_id", "program"} to be judged
+    rollouts: Annotated[int, Field(ge=1)] = 8  # programs asked of the policy for every problem, where one is passed in
     minimum_samples: Annotated[int, Field(ge=1)] = 4
-    drop_always_solved: bool = True  # only with samples: such groups give no signal
-    drop_never_solved: bool = False
+    credible: Annotated[float, Field(gt=0, lt=1)] = 0.9  # mass of the interval of a pass rate
+    drop_always_solved: bool = True  # only with samples: such groups give no signal; false marks them
+    drop_never_solved: bool = False  # false marks them
     relabel: bool = False  # replace the source's label by one from the pass rate
 
 
@@ -126,6 +128,18 @@ class SplitOptions(_Options):
     """Which share of families is held out. A source's own split (tags split:train, split:heldout) comes first."""
 
     heldout: Share = 0.2
+    heldout_from: datetime.date | None = None  # problems of that day and later are held out, with their families
+
+
+class SelectOptions(_Options):
+    """Which training problems the RL stages get, as tags stage1 and stage2; null leaves the tags alone."""
+
+    stage1: Annotated[int, Field(ge=1)] | None = None  # problems, spread evenly over difficulty
+    stage1_bins: Annotated[int, Field(ge=1)] = 10
+    stage2: Annotated[int, Field(ge=1)] | None = None  # problems, the hardest
+    stage2_maximum_rate: Share = 1.0  # a problem with a higher measured pass rate is not hard
+    disjoint: bool = True  # no problem is in both
+    seed: int = 0
 
 
 class OutputOptions(_Options):
@@ -157,6 +171,7 @@ class CurationConfig(_Options):
     strengthen: StrengthenOptions = StrengthenOptions()
     difficulty: DifficultyOptions = DifficultyOptions()
     split: SplitOptions = SplitOptions()
+    select: SelectOptions = SelectOptions()
     sft: SftOptions = SftOptions()
     outputs: OutputOptions = OutputOptions()
 

@@ -64,6 +64,19 @@ VERIFICATION_SCHEMA = pa.schema(
         ("failure", pa.string()),
     ]
 )
+DIFFICULTY_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("passed", pa.int64()),
+        ("samples", pa.int64()),
+        ("rate", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("rating", pa.float64()),
+        ("source_label", pa.string()),
+        ("label", pa.string()),
+    ]
+)
 STRENGTHENING_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -151,6 +164,8 @@ def write_outputs(
     save_table(verification, VERIFICATION_SCHEMA, out / "verification.parquet")
     strengthening = next(step.rows for step in steps if step.name == "strengthen")
     save_table(strengthening, STRENGTHENING_SCHEMA, out / "strengthening.parquet")
+    measured = next(step.rows for step in steps if step.name == "difficulty")
+    save_table(measured, DIFFICULTY_SCHEMA, out / "difficulty.parquet")
     speeds = [{"id": row["id"], **speed} for row in verification for speed in row["speeds"]]
     save_table(speeds, SPEEDS_SCHEMA, out / "speeds.parquet")
     contamination = next(step.rows for step in steps if step.name == "decontaminate")

@@ -22,7 +22,9 @@ from data_curation.stages.difficulty import difficulty
 from data_curation.stages.filter import filter_problems
 from data_curation.stages.generate import generate
 from data_curation.stages.normalise import normalise
+from data_curation.stages.pass_rates import Sampler
 from data_curation.stages.result import Dropped, StageFunction, StageResult, Workplace
+from data_curation.stages.select import select
 from data_curation.stages.split import split
 from data_curation.stages.strengthen import strengthen
 from data_curation.stages.verify import verify
@@ -39,6 +41,7 @@ STAGES: tuple[tuple[str, StageFunction], ...] = (
     ("strengthen", strengthen),
     ("difficulty", difficulty),
     ("split", split),
+    ("select", select),
 )
 # modules whose change must undo a stored stage besides the stage's own
 _SHARED_CODE = ("data_curation.schema", "data_curation.storage", "data_curation.stages.judging")
@@ -52,11 +55,20 @@ _SOURCE_CODE = (
 )
 
 
-def curate(config: CurationConfig, out: str | Path, *, show_progress: bool = True) -> CurationResult:
+def curate(
+    config: CurationConfig,
+    out: str | Path,
+    *,
+    show_progress: bool = True,
+    sampler: Sampler | None = None,
+    policy: str = "",
+) -> CurationResult:
     """Runs all stages of the recipe and writes its files to `out`; finished stages of an earlier run are reused.
 
-    Writes train, heldout, sft, dropped and verification .parquet, funnel.json, report.html, config.resolved.yaml and
-    environment.json. The same recipe and sources give the same bytes in all .parquet files and in funnel.json.
+    Writes the tables of problems and records (.parquet), funnel.json, report.html, config.resolved.yaml and
+    environment.json. `sampler` is a policy whose pass rates grade the problems (problems and n in, n programs for each
+    out); `policy` names it, so that one policy's rates are never taken for another's. The same recipe and sources give
+    the same bytes in all .parquet files but speeds.parquet, and in funnel.json.
     Raises ValueError or FileNotFoundError for unusable sources, JudgeFailure when the sandbox fails.
     """
     out = Path(out)
@@ -69,10 +81,13 @@ def curate(config: CurationConfig, out: str | Path, *, show_progress: bool = Tru
     folder = out / "stages" / "0-load"
     for number, (name, function) in enumerate(STAGES, start=1):
         options = getattr(config, name)
-        key = step_key(function.__module__, _key_options(name, options), _input_key(folder))
+        values = _key_options(name, options)
+        if name == "difficulty" and sampler is not None:
+            values["policy"] = policy
+        key = step_key(function.__module__, values, _input_key(folder))
         folder = out / "stages" / f"{number}-{name}"
         problems, record = run_step(
-            name, folder, key, len(problems), _bound(function, problems, options), show_progress
+            name, folder, key, len(problems), _bound(function, problems, options), show_progress, sampler, policy
         )
         steps.append(record)
     return write_outputs(config, out, problems, steps)
@@ -95,6 +110,8 @@ def _key_options(name: str, options: Any) -> dict[str, Any]:
         values["minhash"] = source_hash("data_curation.stages.minhash")
     if name == "decontaminate":
         values["sets"] = [_source_state(source) for source in options.against]
+    if name == "difficulty":
+        values["parts"] = source_hash("data_curation.stages.pass_rates")
     if name == "difficulty" and options.samples is not None and options.samples.is_file():
         values["samples"] = file_hash(options.samples)
     return values

@@ -48,6 +48,8 @@ def run_step(
     came_in: int | None,
     work: Callable[[Workplace], StageResult],
     show_progress: bool,
+    sampler: Callable[..., Any] | None = None,
+    policy: str = "",
 ) -> tuple[list[Problem], StepRecord]:
     """The stage's problems and record: read back if `folder` holds a finished run under `key`, else made and stored.
 
@@ -58,7 +60,7 @@ def run_step(
         return list(read_parquet(folder / PROBLEMS)), record
     started = time.monotonic()
     (folder / DONE).unlink(missing_ok=True)
-    result = work(Workplace(folder, show_progress))
+    result = work(Workplace(folder, show_progress, sampler, policy))
     problems: list[Problem] = result.problems
     save_problems(problems, folder / PROBLEMS)
     record = StepRecord(

@@ -5,43 +5,72 @@ Never the length of a statement or a guess: a problem nobody graded is "unrated"
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 from data_curation.config import DifficultyOptions
 from data_curation.schema import Problem
-from data_curation.sources.rows import RowError
-from data_curation.sources.tables import json_rows
+from data_curation.stages.pass_rates import Rate, read_pass_rates, sampled_pass_rates
 from data_curation.stages.result import Dropped, StageResult, Workplace
 
 # upper ends of the rating bands of levels 1 to 7; level 8 is open
 LEVEL_RATINGS = (1000, 1200, 1400, 1600, 1900, 2200, 2500)
 UNRATED = "unrated"
+RATE_TAG = "pass-rate:"
+MARKS = {"always": "always-solved", "never": "never-solved"}
 
 
 def difficulty(problems: Sequence[Problem], options: DifficultyOptions, work: Workplace) -> StageResult:
-    """Fills `difficulty`, and with a samples file tags `pass-rate:x` and drops problems that give no signal."""
-    rates = read_pass_rates(options.samples) if options.samples else {}
+    """Fills `difficulty`, tags measured problems `pass-rate:x`, drops or marks those that give no signal.
+
+    Rates come from the samples file, else from the policy passed to `curate`. `rows` hold every measured problem's
+    rate with its credible interval, next to its rating and the source's label.
+    """
+    rates: dict[str, Rate] = {}
+    if options.samples is not None:
+        rates = read_pass_rates(options.samples, problems, work)
+    elif work.sampler is not None:
+        rates = sampled_pass_rates(problems, work.sampler, options.rollouts, work)
     kept, dropped = [], []
+    rows: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     for problem in problems:
-        passed, samples = rates.get(problem.id, (0, 0))
-        measured = samples >= options.minimum_samples
-        if measured and passed == samples and options.drop_always_solved:
-            dropped.append(Dropped(problem.id, "always solved", f"{passed} of {samples} samples"))
+        rate = rates.get(problem.id)
+        measured = rate is not None and rate.samples >= options.minimum_samples
+        label, basis = graded(problem, rate.mean if rate is not None and measured else None, options.relabel)
+        if rate is not None:
+            rows.append(_row(problem, rate, label, options.credible))
+        solved = None if rate is None or not measured else {rate.samples: "always", 0: "never"}.get(rate.passed)
+        drop = {"always": options.drop_always_solved, "never": options.drop_never_solved}.get(solved or "", False)
+        if rate is not None and drop:
+            dropped.append(Dropped(problem.id, f"{solved} solved", f"{rate.passed} of {rate.samples} samples"))
             continue
-        if measured and passed == 0 and options.drop_never_solved:
-            dropped.append(Dropped(problem.id, "never solved", f"0 of {samples} samples"))
-            continue
-        label, basis = graded(problem, passed / samples if measured else None, options.relabel)
         counts[f"graded by {basis}"] += 1
-        tags = [tag for tag in problem.tags if not tag.startswith("pass-rate:")]
-        if measured:
-            tags.append(f"pass-rate:{passed / samples:.3f}")
+        old = (RATE_TAG, *MARKS.values())
+        tags = [tag for tag in problem.tags if not tag.startswith(old)]
+        if rate is not None and measured:
+            tags.append(f"{RATE_TAG}{rate.mean:.3f}")
+        if solved is not None:
+            counts[f"marked {solved} solved"] += 1
+            tags.append(MARKS[solved])
         kept.append(problem.model_copy(update={"difficulty": label, "tags": tags}))
-    return StageResult(kept, dropped, dict(sorted(counts.items())))
+    return StageResult(kept, dropped, dict(sorted(counts.items())), rows)
+
+
+def _row(problem: Problem, rate: Rate, label: str, credible: float) -> dict[str, Any]:
+    low, high = rate.interval(credible)
+    return {
+        "id": problem.id,
+        "passed": rate.passed,
+        "samples": rate.samples,
+        "rate": round(rate.mean, 6),
+        "low": round(low, 6),
+        "high": round(high, 6),
+        "rating": problem.rating,
+        "source_label": problem.difficulty,
+        "label": label,
+    }
 
 
 def graded(problem: Problem, rate: float | None, relabel: bool) -> tuple[str, str]:
@@ -62,19 +91,6 @@ def pass_rate_label(rate: float) -> str:
     return "easy" if rate >= 2 / 3 else "medium" if rate >= 1 / 3 else "hard"
 
 
-def read_pass_rates(path: Path) -> dict[str, tuple[int, int]]:
-    """problem id -> (passed, samples), summed over the file's rows; RowError for a row that is not one."""
-    rates: dict[str, tuple[int, int]] = {}
-    for row, value in json_rows(path):
-        if isinstance(value, RowError):
-            raise value
-        try:
-            name, passed, samples = str(value["problem_id"]), int(value["passed"]), int(value["samples"])
-        except (KeyError, TypeError, ValueError):
-            shown = json.dumps(value)[:80]
-            raise RowError(path, row, f"expected problem_id, passed and samples (whole numbers), got {shown}") from None
-        if not 0 <= passed <= samples:
-            raise RowError(path, row, f"`passed` must be from 0 to `samples`, got {passed} of {samples}")
-        before = rates.get(name, (0, 0))
-        rates[name] = (before[0] + passed, before[1] + samples)
-    return rates
+def measured_rate(problem: Problem) -> float | None:
+    """The pass rate this stage has measured, from the problem's tag; None if there is none."""
+    return next((float(tag.removeprefix(RATE_TAG)) for tag in problem.tags if tag.startswith(RATE_TAG)), None)

@@ -10,6 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable, Iterator
 from random import Random
+from typing import Any
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Lt: (ast.LtE, ast.Gt),
@@ -38,8 +39,8 @@ _OPERATORS: dict[type[ast.operator], tuple[type[ast.operator], ...]] = {
 }
 _CALLS = {"max": "min", "min": "max", "any": "all", "all": "any", "sorted": "list", "set": "list", "abs": "int"}
 
-# a change of one node: gives the node that takes its place, None to leave it as it is
-_Change = Callable[[ast.AST], ast.AST | None]
+# a change of one node: gives the node that takes its place; each is made for one kind of node
+_Change = Callable[[Any], ast.AST]
 
 
 def mutants(code: str, count: int, seed: int = 0) -> list[str]:
@@ -81,45 +82,48 @@ def _slips(node: ast.AST) -> Iterator[_Change]:
     elif isinstance(node, ast.BinOp | ast.AugAssign):
         yield from (_operated(other) for other in _OPERATORS.get(type(node.op), ()))
     elif isinstance(node, ast.BoolOp):
-        yield lambda n: ast.BoolOp(ast.Or() if isinstance(n.op, ast.And) else ast.And(), n.values)  # type: ignore[attr-defined]
+        yield lambda n: ast.BoolOp(ast.Or() if isinstance(n.op, ast.And) else ast.And(), n.values)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not | ast.USub):
-        yield lambda n: n.operand  # type: ignore[attr-defined]
+        yield lambda n: n.operand
     elif isinstance(node, ast.Constant) and type(node.value) is int and abs(node.value) < 10**6:
-        yield lambda n: ast.Constant(n.value + 1)  # type: ignore[attr-defined]
-        yield lambda n: ast.Constant(n.value - 1)  # type: ignore[attr-defined]
+        yield lambda n: ast.Constant(n.value + 1)
+        yield lambda n: ast.Constant(n.value - 1)
     elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
-        yield lambda n: ast.Constant(not n.value)  # type: ignore[attr-defined]
+        yield lambda n: ast.Constant(not n.value)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _CALLS:
-        yield lambda n: ast.Call(
-            ast.Name(_CALLS[n.func.id], ast.Load()), n.args[:1] if n.func.id == "sorted" else n.args, []
-        )  # type: ignore[attr-defined]
-    elif isinstance(node, ast.If | ast.While):
-        if isinstance(node, ast.If):
-            yield lambda n: ast.If(ast.UnaryOp(ast.Not(), n.test), n.body, n.orelse)  # type: ignore[attr-defined]
-            yield lambda n: ast.If(ast.Constant(False), n.body, n.orelse)  # type: ignore[attr-defined]
+        yield _called
+    elif isinstance(node, ast.If):
+        yield lambda n: ast.If(ast.UnaryOp(ast.Not(), n.test), n.body, n.orelse)
+        yield lambda n: ast.If(ast.Constant(False), n.body, n.orelse)
     elif isinstance(node, ast.Break | ast.Continue) or (
         isinstance(node, ast.Expr | ast.AugAssign) and not _is_text(node)
     ):
         yield lambda n: ast.Pass()
     elif isinstance(node, ast.Slice):
         if node.lower is not None:
-            yield lambda n: ast.Slice(None, n.upper, n.step)  # type: ignore[attr-defined]
+            yield lambda n: ast.Slice(None, n.upper, n.step)
         if node.upper is not None:
-            yield lambda n: ast.Slice(n.lower, None, n.step)  # type: ignore[attr-defined]
+            yield lambda n: ast.Slice(n.lower, None, n.step)
 
 
 def _compared(other: type[ast.cmpop]) -> _Change:
-    return lambda node: ast.Compare(node.left, [other()], node.comparators)  # type: ignore[attr-defined]
+    return lambda node: ast.Compare(node.left, [other()], node.comparators)
 
 
 def _operated(other: type[ast.operator]) -> _Change:
-    def change(node: ast.AST) -> ast.AST:
+    def change(node: ast.BinOp | ast.AugAssign) -> ast.AST:
         if isinstance(node, ast.AugAssign):
             return ast.AugAssign(node.target, other(), node.value)
-        assert isinstance(node, ast.BinOp)
         return ast.BinOp(node.left, other(), node.right)
 
     return change
+
+
+def _called(node: ast.Call) -> ast.AST:
+    assert isinstance(node.func, ast.Name)
+    name = node.func.id
+    arguments = node.args[:1] if name == "sorted" else node.args
+    return ast.Call(ast.Name(_CALLS[name], ast.Load()), arguments, [] if name == "sorted" else node.keywords)
 
 
 def _is_text(node: ast.AST) -> bool:
@@ -129,8 +133,6 @@ def _is_text(node: ast.AST) -> bool:
 def _replace(tree: ast.AST, number: int, change: _Change) -> None:
     target = next(node for position, node in enumerate(ast.walk(tree)) if position == number)
     new = change(target)
-    if new is None:
-        return
     for parent in ast.walk(tree):
         for name, value in ast.iter_fields(parent):
             if value is target:

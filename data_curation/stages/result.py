@@ -38,6 +38,8 @@ class Workplace:
 
     folder: Path
     show_progress: bool = False
+    sampler: Callable[..., Any] | None = None  # the policy whose pass rates are measured (`pass_rates.Sampler`)
+    policy: str = ""  # its name
 
     def track(self, items: Iterable[Item], total: int, what: str, unit: str) -> Iterable[Item]:
         """`items` with a progress bar on a terminal, and without one elsewhere."""

@@ -15,11 +15,14 @@ TRAIN, HELDOUT = "split:train", "split:heldout"
 def split(problems: Sequence[Problem], options: SplitOptions, work: Workplace) -> StageResult:
     """Tags every problem split:train or split:heldout and drops none.
 
-    A source's own tag decides for its family (held-out wins where a family has both); other families go by the hash
-    of their name, so that adding problems never moves one that was there before.
+    A problem published on `heldout_from` or later takes its family to the held-out side. Then a source's own tag
+    decides for its family (held-out wins where a family has both); other families go by the hash of their name, so that
+    adding problems never moves one that was there before.
     """
     said: dict[str, str] = {}
     for problem in problems:
+        if options.heldout_from is not None and problem.date is not None and problem.date >= options.heldout_from:
+            said[_family(problem)] = HELDOUT
         for tag in problem.tags:
             if tag in (TRAIN, HELDOUT) and said.get(_family(problem)) != HELDOUT:
                 said[_family(problem)] = tag

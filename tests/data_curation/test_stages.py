@@ -24,10 +24,11 @@ from data_curation.config import (
 from data_curation.families import is_heldout
 from data_curation.schema import Generator
 from data_curation.stages.deduplicate import deduplicate, statement_fingerprint
-from data_curation.stages.difficulty import difficulty, read_pass_rates
+from data_curation.stages.difficulty import difficulty
 from data_curation.stages.filter import filter_problems
 from data_curation.stages.generate import generate
 from data_curation.stages.normalise import clean_statement, normalise, normalised
+from data_curation.stages.pass_rates import read_pass_rates
 from data_curation.stages.result import Workplace
 from data_curation.stages.split import split
 from data_curation.stages.verify import JOURNAL, verify
@@ -300,9 +301,9 @@ def test_measured_pass_rates_grade_problems_and_remove_those_without_signal(work
 
 
 @pytest.mark.parametrize("row", [{"problem_id": "a"}, {"problem_id": "a", "passed": 5, "samples": 4}])
-def test_a_bad_samples_row_is_named(tmp_path, row):
+def test_a_bad_samples_row_is_named(work, tmp_path, row):
     with pytest.raises(RowError, match=r"samples\.jsonl: row 1: "):
-        read_pass_rates(samples_file(tmp_path, row))
+        read_pass_rates(samples_file(tmp_path, row), [], work)
 
 
 def test_families_are_never_separated_and_the_source_has_the_first_word(work):

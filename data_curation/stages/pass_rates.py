@@ -1,0 +1,149 @@
+"""Pass rates of a policy: how many of n programs pass, with the interval that n allows."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_curation.schema import Problem
+from data_curation.sources.rows import RowError
+from data_curation.sources.tables import json_rows
+from data_curation.stages.judging import judge_all
+from data_curation.stages.result import Workplace
+
+# problems and n in, n programs (source text, no markup) for each problem out, in order
+Sampler = Callable[[Sequence[Problem], int], Iterable[Sequence[str]]]
+JOURNAL = "rollouts.jsonl"
+BATCH_PROBLEMS = 64
+
+
+@dataclass(frozen=True)
+class Rate:
+    """`passed` of `samples` programs."""
+
+    passed: int
+    samples: int
+
+    @property
+    def mean(self) -> float:
+        return self.passed / self.samples if self.samples else 0.0
+
+    def interval(self, mass: float = 0.9) -> tuple[float, float]:
+        """Bounds of the equal-tailed credible interval under a uniform prior, Beta(1 + passed, 1 + failed).
+
+        With all or none passed the interval is one-sided: 1 or 0 is its end.
+        """
+        tail = (1 - mass) / 2
+        low = 0.0 if self.passed == 0 else _quantile(self, 1 - mass if self.passed == self.samples else tail)
+        high = 1.0 if self.passed == self.samples else _quantile(self, mass if self.passed == 0 else 1 - tail)
+        return low, high
+
+
+def _quantile(rate: Rate, probability: float) -> float:
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        if _below(rate, middle) < probability:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _below(rate: Rate, x: float) -> float:
+    """Probability that the rate is below `x`: a Beta of whole parameters is a binomial tail."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    n = rate.samples + 1
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(j + 1) - math.lgamma(n - j + 1) + j * math.log(x) + (n - j) * math.log1p(-x)
+        for j in range(rate.passed + 1, n + 1)
+    ]
+    return math.fsum(map(math.exp, logs))
+
+
+def read_pass_rates(path: Path, problems: Sequence[Problem], work: Workplace) -> dict[str, Rate]:
+    """problem id -> rate, summed over the file's rows; rows with a `program` are judged on the problem's tests.
+
+    RowError for a row that is neither counts nor a program. Programs of problems that are not there are passed over.
+    """
+    counts: dict[str, Rate] = {}
+    programs: dict[str, list[tuple[str, str]]] = {}
+    for row, value in json_rows(path):
+        if isinstance(value, RowError):
+            raise value
+        if isinstance(value, dict) and "program" in value and "problem_id" in value:
+            program = (str(value["program"]), str(value.get("language", "python")))
+            programs.setdefault(str(value["problem_id"]), []).append(program)
+            continue
+        name, rate = _counted(path, row, value)
+        before = counts.get(name, Rate(0, 0))
+        counts[name] = Rate(before.passed + rate.passed, before.samples + rate.samples)
+    for name, rate in _judged(problems, programs, work).items():
+        before = counts.get(name, Rate(0, 0))
+        counts[name] = Rate(before.passed + rate.passed, before.samples + rate.samples)
+    return counts
+
+
+def _counted(path: Path, row: int | None, value: Any) -> tuple[str, Rate]:
+    try:
+        name, passed, samples = str(value["problem_id"]), int(value["passed"]), int(value["samples"])
+    except (KeyError, TypeError, ValueError):
+        shown = json.dumps(value)[:80]
+        raise RowError(
+            path, row, f"expected problem_id with passed and samples (whole numbers) or a program, got {shown}"
+        ) from None
+    if not 0 <= passed <= samples:
+        raise RowError(path, row, f"`passed` must be from 0 to `samples`, got {passed} of {samples}")
+    return name, Rate(passed, samples)
+
+
+def sampled_pass_rates(
+    problems: Sequence[Problem], sampler: Sampler, rollouts: int, work: Workplace
+) -> dict[str, Rate]:
+    """problem id -> rate of `rollouts` programs of the policy; finished batches are kept in the stage's folder."""
+    journal = work.folder / JOURNAL
+    known: dict[str, Rate] = {}
+    if journal.exists():
+        for line in journal.read_bytes().splitlines():
+            try:
+                key, passed, samples = json.loads(line)
+            except ValueError:
+                continue  # cut off by an interruption
+            known[key] = Rate(passed, samples)
+    work.folder.mkdir(parents=True, exist_ok=True)
+    keys = {problem.id: f"{work.policy} {rollouts} {problem.id} {problem.fingerprint}" for problem in problems}
+    todo = [problem for problem in problems if keys[problem.id] not in known and problem.tests]
+    with journal.open("a", encoding="utf-8") as stream:
+        for start in range(0, len(todo), BATCH_PROBLEMS):
+            batch = todo[start : start + BATCH_PROBLEMS]
+            asked = zip(batch, sampler(batch, rollouts), strict=True)
+            programs = {problem.id: [(program, "python") for program in found] for problem, found in asked}
+            for name, rate in _judged(batch, programs, work).items():
+                known[keys[name]] = rate
+                stream.write(json.dumps([keys[name], rate.passed, rate.samples]) + "\n")
+            stream.flush()
+    return {problem.id: known[keys[problem.id]] for problem in problems if keys[problem.id] in known}
+
+
+def _judged(
+    problems: Sequence[Problem], programs: dict[str, list[tuple[str, str]]], work: Workplace
+) -> dict[str, Rate]:
+    runs = [
+        (problem, program, language)
+        for problem in problems
+        if problem.tests
+        for program, language in programs.get(problem.id, ())
+    ]
+    passed = dict.fromkeys((problem.id for problem, *_ in runs), 0)
+    samples = dict.fromkeys(passed, 0)
+    submissions = [problem.submission(program, language) for problem, program, language in runs]
+    for index, judgement in judge_all(submissions, work, "rollouts"):
+        name = runs[index][0].id
+        samples[name] += 1
+        passed[name] += judgement.accepted
+    return {name: Rate(passed[name], samples[name]) for name in passed}
