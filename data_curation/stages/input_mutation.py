@@ -279,6 +279,8 @@ def _shape(lines: Sequence[Sequence[str]]) -> tuple[int, ...]:
 
 
 def _is_count(lines: Sequence[Sequence[str]], row: int, column: int) -> bool:
+    if not _INTEGER.fullmatch(lines[row][column]):
+        return False
     value = int(lines[row][column])
     below = len(lines) - row - 1
     widths = {len(tokens) for tokens in lines[row + 1 : row + 3]}

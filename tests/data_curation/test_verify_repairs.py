@@ -58,8 +58,8 @@ def test_a_statement_that_allows_many_answers_names_the_cause(work):
 
 
 def test_a_program_that_changes_its_mind_is_found(work):
-    # right for the first 2 tests of a run by chance of the seed only: the clock decides
-    code = "import time\nn = int(input())\nprint(n if time.time_ns() % 7 else -1)"
+    # the clock decides; no comparison, however lenient, is passed forty times by luck
+    code = "import time\nn = int(input())\nprint(n if time.time_ns() % 2 else -1)"
     problem = divisors(Solution(code=code), tests=[Test(input=f"{n}\n", output=f"{n}\n") for n in range(40)])
     result = verify([problem], VerifyOptions(), work)
     assert len(result.dropped) == 1

@@ -69,7 +69,9 @@ def test_the_usual_header_and_large_stacks_work(judge: sandbox.Judge) -> None:
 def test_verdicts_of_binaries(judge: sandbox.Judge, body: str, expected: Verdict) -> None:
     headers = "stdio.h stdlib.h string.h unistd.h signal.h".split()
     code = "".join(f"#include <{header}>\n" for header in headers) + f"int main() {{ {body} }}"
-    limits = Limits(cpu_s=0.4, wall_s=0.6 if expected is Verdict.ILE else 30, output_mb=4)
+    limits = Limits(
+        cpu_s=0.4 if expected is Verdict.TLE else 20, wall_s=0.6 if expected is Verdict.ILE else 30, output_mb=4
+    )
     judgement = judge.judge(code, [TestCase("", "1")], language="c", limits=limits)
     assert judgement.verdict is expected, judgement
 
