@@ -56,6 +56,13 @@ class FilterOptions(_Options):
     minimum_statement_words: Annotated[int, Field(ge=1)] = 5
     samples_in_statement: bool = True  # a statement that does not show its sample inputs has been cut
     require_solution: bool = False  # drop problems without an accepted solution
+    # what to do with a statement that has this fault: "drop" the problem, "mark" it with a tag, or "keep" it as it is
+    images: Literal["drop", "mark", "keep"] = "mark"  # a picture was in it
+    truncated: Literal["drop", "mark", "keep"] = "drop"  # it breaks off
+    foreign: Literal["drop", "mark", "keep"] = "drop"  # it is not in English
+    interactive: Literal["drop", "mark", "keep"] = "drop"  # it asks for a conversation and there is no interactor
+    many_answers: Literal["drop", "mark", "keep"] = "drop"  # several outputs are right and the checker takes one
+    licenses: tuple[str, ...] | None = None  # licences that are allowed (beginning of the name); None: any
 
 
 class GenerateOptions(_Options):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,14 +62,17 @@ def curate(
     show_progress: bool = True,
     sampler: Sampler | None = None,
     policy: str = "",
+    say: Callable[[str], None] | None = None,
 ) -> CurationResult:
     """Runs all stages of the recipe and writes its files to `out`; finished stages of an earlier run are reused.
 
     Writes the tables of problems and records (.parquet), funnel.json, report.html, config.resolved.yaml and
     environment.json. `sampler` is a policy whose pass rates grade the problems (problems and n in, n programs for each
-    out); `policy` names it, so that one policy's rates are never taken for another's. The same recipe and sources give
-    the same bytes in all .parquet files but speeds.parquet, and in funnel.json.
-    Raises ValueError or FileNotFoundError for unusable sources, JudgeFailure when the sandbox fails.
+    out); `policy` names it, so that one policy's rates are never taken for another's. `say` gets what every stage
+    removed and why. The same recipe and sources give the same bytes in all .parquet files but speeds.parquet, and in
+    funnel.json.
+    Raises ValueError or FileNotFoundError for unusable sources, NothingLeft when every problem was removed (the files
+    with the reasons are written all the same), JudgeFailure when the sandbox fails.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -78,6 +81,8 @@ def curate(
     steps: list[StepRecord] = []
     problems, record = _load(config, out / "stages" / "0-load", show_progress)
     steps.append(record)
+    if say is not None:
+        say(record.text())
     folder = out / "stages" / "0-load"
     for number, (name, function) in enumerate(STAGES, start=1):
         options = getattr(config, name)
@@ -90,7 +95,28 @@ def curate(
             name, folder, key, len(problems), _bound(function, problems, options), show_progress, sampler, policy
         )
         steps.append(record)
-    return write_outputs(config, out, problems, steps)
+        if say is not None and (record.dropped or any(record.figures.values())):
+            say(record.text())
+    result = write_outputs(config, out, problems, steps)
+    if not problems:
+        raise NothingLeft(out, steps)
+    return result
+
+
+class NothingLeft(ValueError):
+    """Every problem was removed; the message says by which stages and for which reasons."""
+
+    def __init__(self, out: Path, steps: Sequence[StepRecord]) -> None:
+        total = steps[0].went_on
+        removed = [
+            f"{step.name}: {', '.join(f'{count} {reason}' for reason, count in step.reasons.items())}"
+            for step in steps[1:]
+            if step.dropped
+        ]
+        super().__init__(
+            f"nothing is left of {total} problems; removed by {'; '.join(removed)}. "
+            f"Row by row: {out / 'dropped.parquet'}"
+        )
 
 
 def _bound(function: StageFunction, problems: list[Problem], options: Any) -> Callable[[Workplace], StageResult]:
@@ -102,6 +128,10 @@ def _key_options(name: str, options: Any) -> dict[str, Any]:
     if name in ("deduplicate", "generate", "verify", "strengthen", "filter"):
         # what can be run decides what they do
         values["languages"] = {n: remedy is None for n, remedy in sandbox.languages.available().items()}
+    if name == "normalise":
+        values["parts"] = source_hash("data_curation.stages.markup")
+    if name == "filter":
+        values["parts"] = source_hash("data_curation.stages.markup", "data_curation.stages.second_look")
     if name == "verify":
         values["parts"] = source_hash("data_curation.stages.second_look", "data_curation.stages.thinning")
     if name == "strengthen":

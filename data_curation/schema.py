@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import sandbox
 
+NEEDS_CHECKER = "checker not at hand"  # tag: the source compares outputs with a program that it does not hold
 PYTHONS = frozenset({"python", "pypy", "pypy3"})  # languages a preamble is written in
 
 

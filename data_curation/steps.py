@@ -40,6 +40,20 @@ class StepRecord:
             counts[dropped.reason] = counts.get(dropped.reason, 0) + 1
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
+    def text(self) -> str:
+        """Lines for a terminal: what came and went, every reason with its count and first example, the figures."""
+        again = "from the last run" if self.reused else f"{self.seconds:.1f} s"
+        lines = [f"{self.name}: {self.came_in} in, {len(self.dropped)} removed, {self.went_on} out ({again})"]
+        for reason, count in self.reasons.items():
+            first = next(dropped for dropped in self.dropped if dropped.reason == reason)
+            instead = f" (kept: {first.kept_instead})" if first.kept_instead else ""
+            shown = " ".join(f"{first.id}{instead}{': ' if first.detail else ''}{first.detail}".split())
+            lines.append(f"  - {count} {reason}, e.g. {shown[:120]}")
+        figures = [f"{name}: {value:g}" for name, value in self.figures.items() if value]
+        if figures:
+            lines.append(f"  {'; '.join(figures)}")
+        return "\n".join(lines)
+
 
 def run_step(
     name: str,

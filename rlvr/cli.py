@@ -80,7 +80,7 @@ def curate(config: Path, overrides: tuple[str, ...], out: Path | None, limit: in
         return _show(recipe, out)
     from data_curation.pipeline import curate as run
 
-    run(recipe, out)
+    run(recipe, out, say=click.echo)
     click.echo(f"{out}: train.parquet, heldout.parquet, dropped.parquet, funnel.json, report.html")
 
 

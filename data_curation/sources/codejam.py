@@ -7,13 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data_curation.schema import Problem
+from data_curation.schema import NEEDS_CHECKER, Problem
 from data_curation.sources.decoding import Unreadable, objects, optional, strings, text
 from data_curation.sources.testcases import checker_for, distinct, solutions_of, stdin_test
 from data_curation.sources.units import megabytes, seconds
 
 COLUMNS = frozenset({"statement", "tests", "limits_text", "checker", "contest"})
-NEEDS_CHECKER = "checker not at hand"
 _TOLERANCE = re.compile(r"float(?:_absolute|_relative)?_tolerance\s+([0-9.eE+-]+)")
 
 

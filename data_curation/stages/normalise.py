@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from data_curation.config import NormaliseOptions
 from data_curation.schema import Problem
+from data_curation.stages.markup import plain_text
 from data_curation.stages.result import StageResult, Workplace
 from sandbox import languages
 
@@ -76,8 +77,8 @@ def unix_lines(text: str) -> str:
 
 
 def clean_statement(text: str) -> str:
-    """The statement in NFC without invisible characters, trailing blanks and runs of blank lines."""
-    text = unicodedata.normalize("NFC", unix_lines(text))
+    """The statement as plain text in NFC, without invisible characters, trailing blanks and runs of blank lines."""
+    text = plain_text(unicodedata.normalize("NFC", unix_lines(text)))
     for entity, character in _ENTITIES.items():
         text = text.replace(entity, character)
     text = _WIDE_SPACES.sub(" ", text.translate(_INVISIBLE))

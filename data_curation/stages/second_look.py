@@ -11,17 +11,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_curation.schema import Problem, Solution
+from data_curation.schema import NEEDS_CHECKER, Problem, Solution
 from data_curation.stages.judging import Run
 from sandbox import languages
 
 # tried in this order; the first that fits is the least lenient one
 LENIENT = ("floats:1e-9", "floats:1e-6", "case_insensitive", "unordered_lines", "unordered_tokens")
-STRICT = frozenset({"tokens", "lines", "exact"})
+STRICT = frozenset({"tokens", "lines", "exact", "floats"})  # one right answer, up to rounding
+_ANSWER = r"(?:answers?|solutions?|outputs?|assignments?|arrangements?|permutations?|configurations?|sequences?)"
+_GOOD = r"(?:possible|valid|correct|such|acceptable|optimal)"
+# what lets a judge accept several outputs; "if there are several, print the smallest" does not
 MANY_ANSWERS = re.compile(
-    r"\b(?:any (?:of them|one of them|valid|such|correct|order|possible (?:answer|solution))|multiple (?:valid )?"
-    r"(?:answers|solutions|outputs)|(?:several|more than one|many) (?:possible |valid |correct )?"
-    r"(?:answers?|solutions?|outputs?|ways to))",
+    r"\b(?:print|output|return|display|write|report)(?:ing)?\b[^.\n]{0,30}"
+    rf"(?<!\bof )\bany(?: one)? (?:of (?:them|these|those)\b|{_GOOD}\b|{_ANSWER}\b)"
+    rf"|\bany (?:{_GOOD} )?{_ANSWER} (?:is|are|will be) accepted"
+    rf"|\bone of (?:the )?(?:many|multiple|several)(?: (?:possible|valid|correct))? {_ANSWER}"
+    rf"|\b(?:multiple|several|many)(?: {_GOOD})? {_ANSWER},? one of which is (?:displayed|shown)"
+    rf"|\bthere are (?:multiple|several|many) (?:valid|correct|possible) {_ANSWER} for\b"
+    r"|\b(?:print|output|return|display)\b[^.\n]{0,80}\bin (?:any|arbitrary) order",
     re.IGNORECASE,
 )
 # what can make a program print different things in two runs
@@ -58,8 +65,9 @@ def may_change(solution: Solution) -> bool:
 
 
 def has_many_answers(problem: Problem) -> bool:
-    """Whether the statement lets several outputs be right while the checker accepts one."""
-    return problem.checker in STRICT and MANY_ANSWERS.search(problem.statement) is not None
+    """Whether the statement or the source lets several outputs be right while the checker accepts one."""
+    allows = NEEDS_CHECKER in problem.tags or MANY_ANSWERS.search(problem.statement) is not None
+    return allows and problem.checker.partition(":")[0] in STRICT
 
 
 def speeds(problem: Problem, runs: Sequence[tuple[Solution, Run]], margin: float) -> list[Speed]:
@@ -84,7 +92,7 @@ def trials(problem: Problem, runs: Sequence[tuple[Solution, Run]], stretch: floa
     if failing <= {"TLE", "ILE"} and failing:
         slow = problem.model_copy(update={"cpu_s": problem.cpu_s * stretch})
         return [Trial(slow, tuple(accepted), must_pass, "limit")]
-    if failing <= {"WA", "PE"} and failing and problem.checker.partition(":")[0] in (*STRICT, "floats"):
+    if failing <= {"WA", "PE"} and failing and problem.checker.partition(":")[0] in STRICT:
         return [
             Trial(problem.model_copy(update={"checker": spec}), everyone, must_pass, f"checker {spec}")
             for spec in LENIENT
