@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -230,6 +231,16 @@ def _is_users_to_mend(error: Exception) -> bool:
     return any(origin.is_relative_to(root / package) for package in ("sandbox", "data_curation", "rlvr"))
 
 
+def _trouble_of_the_system(error: Exception) -> str | None:
+    """A full disk or a missing right as one line; None for any other error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        # torch's writer of archives hides the error number; it is raised while a write that failed is cleaned up
+        return f"{os.strerror(errno.ENOSPC)}, or the file system failed, while a checkpoint was written"
+    return None
+
+
 def main() -> None:
     """Entry point: 0 done, 2 wrong input, 1 a failure on the way, 130 interrupted."""
     try:
@@ -248,9 +259,8 @@ def main() -> None:
         if _is_users_to_mend(error):
             print(f"rlvr: {error}", file=sys.stderr)
             raise SystemExit(2) from None
-        if isinstance(error, OSError) and error.errno is not None:  # a full disk, a missing right
-            where = f": {error.filename}" if error.filename else ""
-            print(f"rlvr: {error.strerror}{where}; the same command continues once that is mended", file=sys.stderr)
+        if (trouble := _trouble_of_the_system(error)) is not None:
+            print(f"rlvr: {trouble}; the same command continues once that is mended", file=sys.stderr)
             raise SystemExit(1) from None
         raise
 
