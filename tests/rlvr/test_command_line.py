@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_a_full_disk_is_one_line_whoever_was_writing(monkeypatch, capsys):
 
     errors = []
     for write in (
-        lambda: open("/dev/full", "w").write("x" * 10**6),
+        lambda: Path("/dev/full").write_text("x" * 10**6),
         lambda: torch.save(torch.zeros(10**6), "/dev/full"),
     ):
         with pytest.raises((OSError, RuntimeError)) as caught:
