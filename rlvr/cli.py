@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from rlvr.commands.evaluate import evaluate
 from rlvr.commands.export import export
 from rlvr.commands.moe import moe
+from rlvr.commands.plan import plan
 from rlvr.commands.rating import rating
 from rlvr.commands.sandbox import sandbox
 
@@ -126,6 +127,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
 
 cli.add_command(evaluate)
+cli.add_command(plan)
 cli.add_command(rating)
 cli.add_command(moe)
 cli.add_command(export)
@@ -242,7 +244,7 @@ def _trouble_of_the_system(error: Exception) -> str | None:
 
 
 def main() -> None:
-    """Entry point: 0 done, 2 wrong input, 1 a failure on the way, 130 interrupted."""
+    """Entry point: 0 done, 2 wrong input, 1 a failure on the way, 75 stopped by a scheduler, 130 interrupted."""
     try:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -258,7 +260,7 @@ def main() -> None:
             raise
         if _is_users_to_mend(error):
             print(f"rlvr: {error}", file=sys.stderr)
-            raise SystemExit(2) from None
+            raise SystemExit(getattr(error, "exit_code", 2)) from None
         if (trouble := _trouble_of_the_system(error)) is not None:
             print(f"rlvr: {trouble}; the same command continues once that is mended", file=sys.stderr)
             raise SystemExit(1) from None

@@ -1,6 +1,6 @@
 """Where the rollout budget goes: value of a rollout, exact allocation, success-rate history, policies. No torch."""
 
-from rlvr.budget.policies import AllocationPolicy, Knapsack, Uniform
+from rlvr.budget.policies import AllocationPolicy, DynamicSampling, Knapsack, Uniform
 from rlvr.budget.solver import solve_allocation
 from rlvr.budget.success_rates import Group, Posterior, SuccessRates
 from rlvr.budget.value import (
@@ -16,6 +16,7 @@ from rlvr.budget.value import (
 
 __all__ = [
     "AllocationPolicy",
+    "DynamicSampling",
     "Group",
     "Knapsack",
     "Posterior",

@@ -57,7 +57,12 @@ class Knapsack:
     `fallback` keeps a budget that the estimated problems cannot use from being poured on them: what is left when each
     has `low` plus the rollouts that make a mixed group `confidence` likely goes evenly to the problems never solved, or
     if there are none to the always solved ones. It lies outside the objective: it buys first successes with some
-    effective gradient. Three choices differ from the released code, where they are defects: unseen problems do not
+    effective gradient.
+
+    `cost` "tokens" counts what a rollout costs: gains are weighed by the step's mean length over the problem's own mean
+    length, so the budget buys the largest value a token. The sum of rollouts stays the budget.
+
+    Three choices differ from the released code, where they are defects: unseen problems do not
     receive the fallback on top of their share, with no problem to fall back on the solver gets the whole budget, and
     the solver compares against the value of `low` rollouts, not against 0.
     """
@@ -67,8 +72,11 @@ class Knapsack:
     high: int = 128
     confidence: float = 0.9
     fallback: bool = True
+    cost: Literal["rollouts", "tokens"] = "rollouts"
 
     def __post_init__(self) -> None:
+        if self.cost not in ("rollouts", "tokens"):
+            raise ValueError(f"knapsack: cost {self.cost!r} is neither 'rollouts' nor 'tokens'")
         if self.estimator not in ("window", "beta"):
             raise ValueError(f"knapsack: estimator {self.estimator!r} is neither 'window' nor 'beta'")
         if not 0.0 < self.confidence < 1.0:
@@ -96,7 +104,10 @@ class Knapsack:
         to_solve = min(remaining - set_aside, (self.high - self.low) * len(known.candidates))
         if to_solve:
             levels = min(self.high - self.low, to_solve)
-            counts[known.candidates] += take_largest(known.gains(self.low, levels), to_solve)
+            gains = known.gains(self.low, levels)
+            if self.cost == "tokens":
+                gains = gains / _relative_lengths([problem_keys[i] for i in known.candidates], rates)
+            counts[known.candidates] += take_largest(gains, to_solve)
 
         # Also reached when caps bind, or nothing has a value: the sum stays exact and the caps hold.
         left = budget - int(counts.sum())
@@ -125,6 +136,44 @@ class Knapsack:
         need = np.minimum(self.high, rollouts_for_confidence(known.means(), self.confidence))
         room = int((self.high - counts[members]).sum())
         return min(max(0, remaining - int(np.floor(need).sum())), room)
+
+
+@dataclass(frozen=True)
+class DynamicSampling:
+    """DAPO's dynamic sampling, for comparison: equal groups, and other problems in place of those without a signal.
+
+    The trainer keeps groups that hold passes and failures and draws further problems, `max_rounds` times the step's
+    budget at most, until the step is full of such groups; what then lacks is filled with groups without a signal. The
+    update always sees the budget; sampling costs up to `max_rounds` times as much.
+    """
+
+    max_rounds: int = 3
+
+    def __post_init__(self) -> None:
+        if self.max_rounds < 1:
+            raise ValueError(f"dynamic sampling: max_rounds={self.max_rounds}; at least one round is needed")
+
+    def allocate(self, problem_keys: Sequence[str], rates: SuccessRates, budget: int) -> list[int]:
+        """Rollouts per problem of one round: as `Uniform`."""
+        return Uniform().allocate(problem_keys, rates, budget)
+
+    @staticmethod
+    def keep(mixed: Sequence[bool], counts: Sequence[int], budget: int) -> list[int]:
+        """Positions of the groups that make up the step, in order: those with a signal first, `budget` rollouts in all.
+
+        mixed, counts: for every group drawn so far, whether its verdicts differ, and its rollouts. Raises ValueError
+        where no choice of whole groups gives the budget, which equal groups always do.
+        """
+        chosen: list[int] = []
+        left = budget
+        for wanted in (True, False):
+            for position, (good, count) in enumerate(zip(mixed, counts, strict=True)):
+                if good == wanted and count <= left:
+                    chosen.append(position)
+                    left -= count
+        if left:
+            raise ValueError(f"dynamic sampling: groups of {sorted(set(counts))} do not add up to {budget} rollouts")
+        return sorted(chosen)
 
 
 class _Window:
@@ -188,6 +237,16 @@ class _Beta:
 
     def gains(self, low: int, levels: int) -> FloatArray:
         return expected_marginal_gains(self._alpha, self._beta, low, levels)
+
+
+def _relative_lengths(keys: Sequence[str], rates: SuccessRates) -> FloatArray:
+    """Mean completion length of each problem over the mean of all; 1 where nothing is known: [problems]."""
+    lengths = [rates.mean_tokens(key) for key in keys]
+    known = [length for length in lengths if length is not None]
+    if not known:
+        return np.ones(len(keys))
+    mean = max(1.0, sum(known) / len(known))
+    return np.asarray([max(1.0, mean if length is None else length) / mean for length in lengths])
 
 
 def _check_keys(problem_keys: Sequence[str]) -> None:

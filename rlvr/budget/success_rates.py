@@ -11,10 +11,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Group:
-    """The outcomes of one problem's rollouts at one step; `passed` holds "1" or "0" for each."""
+    """The outcomes of one problem's rollouts at one step; `passed` holds "1" or "0" for each, `tokens` their sum."""
 
     step: int
     passed: str
+    tokens: int = 0
 
     @property
     def rollouts(self) -> int:
@@ -68,15 +69,23 @@ class SuccessRates:
         self._priors: dict[str, Posterior] = {}
         self._latest_step = 0
 
-    def record(self, problem: str, rewards: Sequence[float | bool | None], step: int) -> None:
+    def record(
+        self,
+        problem: str,
+        rewards: Sequence[float | bool | None],
+        step: int,
+        tokens: Sequence[int] | None = None,
+    ) -> None:
         """Add a group's outcomes: 1 passed, 0 or -1 failed, None an infrastructure failure, which says nothing.
 
+        `tokens`: length of each completion, where allocation is to count tokens.
         Raises ValueError for any other number: the estimate needs verdicts, not shaped rewards.
         """
-        passed = []
-        for reward in rewards:
+        passed, spent = [], 0
+        for position, reward in enumerate(rewards):
             if reward is None:
                 continue
+            spent += tokens[position] if tokens is not None else 0
             if reward not in (-1, 0, 1):
                 raise ValueError(
                     f"success rates: reward {reward} of problem {problem!r} is none of -1, 0, 1;"
@@ -84,7 +93,7 @@ class SuccessRates:
                 )
             passed.append("1" if reward == 1 else "0")
         if passed:
-            self._history.setdefault(problem, []).append(Group(int(step), "".join(passed)))
+            self._history.setdefault(problem, []).append(Group(int(step), "".join(passed), spent))
             self._latest_step = max(self._latest_step, int(step))
 
     def set_prior(self, problem: str, rate: float, strength: float = 2.0) -> None:
@@ -140,8 +149,18 @@ class SuccessRates:
             beta += weight * (group.rollouts - group.successes)
         return Posterior(alpha, beta)
 
+    def mean_tokens(self, problem: str) -> float | None:
+        """Mean length of the problem's latest `window` or so completions, None where lengths were never recorded."""
+        rollouts = spent = 0
+        for group in reversed(self._history.get(problem, ())):
+            if group.tokens:
+                rollouts, spent = rollouts + group.rollouts, spent + group.tokens
+            if rollouts >= self.window_size:
+                break
+        return spent / rollouts if rollouts else None
+
     def export(self) -> list[dict[str, Any]]:
-        """One row a problem, in the order first seen: counts, both estimates, first and last step."""
+        """One row a problem, in the order first seen: counts, both estimates, length, first and last step."""
         rows = []
         for problem, groups in self._history.items():
             known = self.posterior(problem)
@@ -153,6 +172,7 @@ class SuccessRates:
                     "successes": sum(group.successes for group in groups),
                     "window_rate": self.window(problem),
                     "posterior_mean": known.mean if known else None,
+                    "mean_tokens": self.mean_tokens(problem),
                     "first_step": groups[0].step,
                     "last_step": groups[-1].step,
                 }
@@ -164,7 +184,8 @@ class SuccessRates:
         return {
             "format": FORMAT,
             "history": {
-                problem: [[group.step, group.passed] for group in groups] for problem, groups in self._history.items()
+                problem: [[group.step, group.passed, group.tokens] for group in groups]
+                for problem, groups in self._history.items()
             },
             "priors": {problem: [prior.alpha, prior.beta] for problem, prior in self._priors.items()},
         }
@@ -178,12 +199,12 @@ class SuccessRates:
         history: dict[str, list[Group]] = {}
         for problem, groups in state["history"].items():
             for entry in groups:
-                if len(entry) != 2 or not isinstance(entry[0], int) or not set(entry[1]) <= {"0", "1"}:
+                if len(entry) not in (2, 3) or not isinstance(entry[0], int) or not set(entry[1]) <= {"0", "1"}:
                     raise ValueError(
                         f"success rates: saved history of problem {problem!r} holds {entry!r};"
-                        ' an entry is [step, "0110..."]'
+                        ' an entry is [step, "0110...", tokens]'
                     )
-                history.setdefault(problem, []).append(Group(entry[0], entry[1]))
+                history.setdefault(problem, []).append(Group(*entry))
         priors = {problem: Posterior(*map(float, pair)) for problem, pair in state.get("priors", {}).items()}
         self._history = history
         self._priors = priors

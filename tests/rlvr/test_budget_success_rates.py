@@ -113,6 +113,7 @@ def test_export_has_one_row_a_problem_for_ranking() -> None:
             "successes": 8,
             "window_rate": 0.5,
             "posterior_mean": 0.5,
+            "mean_tokens": None,
             "first_step": 0,
             "last_step": 1,
         }

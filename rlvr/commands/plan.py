@@ -1,0 +1,244 @@
+"""`rlvr plan`: what a budget buys, before it is spent."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rlvr.budget import AllocationPolicy, SuccessRates
+
+_POLICY = click.option(
+    "--policy", "names", multiple=True, help="uniform, knapsack-window, knapsack-beta, dynamic. Several may be given."
+)
+_LOW = click.option("--low", type=click.IntRange(min=2), default=2, show_default=True, help="Least rollouts a problem.")
+_HIGH = click.option("--high", type=click.IntRange(min=2), default=128, show_default=True, help="Most of them.")
+
+
+@click.group()
+def plan() -> None:
+    """Rollout budgets: what a history would be given, what a distribution of success rates would cost."""
+
+
+@plan.command()
+@click.argument("history", type=click.Path(path_type=Path))
+@click.option("--rollouts", type=click.IntRange(min=2), default=8, show_default=True, help="Mean rollouts a problem.")
+@_POLICY
+@_LOW
+@_HIGH
+@click.option("--no-fallback", is_flag=True, help="Leave nothing for problems never solved.")
+@click.option("--tokens", is_flag=True, help="Economise tokens instead of rollouts.")
+@click.option("--show", type=click.IntRange(min=0), default=20, show_default=True, help="Problems listed.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable, every problem.")
+def budget(
+    history: Path,
+    rollouts: int,
+    names: tuple[str, ...],
+    low: int,
+    high: int,
+    no_fallback: bool,
+    tokens: bool,
+    show: int,
+    as_json: bool,
+) -> None:
+    """The allocation a history of outcomes would get.
+
+    HISTORY: a run's folder, a checkpoint, its rlvr_state.json, a pre_grpo.json, or JSONL of problem_id with `outcomes`
+    (a list of 0 and 1) or `rate` (and optionally `rollouts`, how many it was measured with; 16).
+    """
+    rates = read_history(history)
+    keys = list(rates)
+    total = rollouts * len(keys)
+    chosen = names or ("uniform", "knapsack-window", "knapsack-beta")
+    plans = {name: _policy(name, low, high, not no_fallback, tokens).allocate(keys, rates, total) for name in chosen}
+    rows: list[dict[str, Any]] = [
+        {
+            "problem_id": key,
+            "rollouts_seen": rates.rollouts(key),
+            "window_rate": rates.window(key),
+            "posterior_mean": mean.mean if (mean := rates.posterior(key)) else None,
+            **{name: counts[i] for name, counts in plans.items()},
+        }
+        for i, key in enumerate(keys)
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    from rlvr.budget import effective_gradient_ratio, effective_prompt_ratio
+
+    believed = [row["posterior_mean"] if row["posterior_mean"] is not None else 0.5 for row in rows]
+    click.echo(f"{len(keys)} problems, {total} rollouts a step; ratios expected if the posterior means were true")
+    for name, counts in plans.items():
+        click.echo(
+            f"  {name:16s} groups {min(counts)} to {max(counts)},"
+            f" effective gradient ratio {effective_gradient_ratio(counts, believed):.3f},"
+            f" of problems {effective_prompt_ratio(counts, believed):.3f}"
+        )
+    shown = sorted(rows, key=lambda row: row["posterior_mean"] or 0.0)[:show]
+    if shown:
+        click.echo(f"\n{'problem':40s} {'seen':>5s} {'window':>7s} {'mean':>6s}  " + "  ".join(plans))
+    for row in shown:
+        window = "-" if row["window_rate"] is None else f"{row['window_rate']:.3f}"
+        cells = "  ".join(f"{row[name]:>{len(name)}d}" for name in plans)
+        click.echo(
+            f"{row['problem_id'][:40]:40s} {row['rollouts_seen']:5d} {window:>7s}"
+            f" {row['posterior_mean'] or 0:6.3f}  {cells}"
+        )
+    if len(rows) > len(shown) > 0:
+        click.echo(f"... {len(rows) - len(shown)} more, hardest first (--show, --json)")
+
+
+@plan.command()
+@click.option(
+    "--population",
+    default="beta:0.5,3",
+    show_default=True,
+    help="beta:A,B, uniform, late, late-rare, or a HISTORY whose posterior means are the rates.",
+)
+@click.option("--problems", type=click.IntRange(min=2), default=1024, show_default=True, help="Size of the pool.")
+@click.option("--steps", type=click.IntRange(min=1), default=60, show_default=True)
+@click.option("--problems-per-step", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--rollouts", type=click.IntRange(min=2), default=8, show_default=True, help="Mean rollouts a problem.")
+@click.option("--speed", type=float, default=0.5, show_default=True, help="How much a mixed group teaches; 0: nothing.")
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
+@_POLICY
+@_LOW
+@_HIGH
+def simulate(
+    population: str,
+    problems: int,
+    steps: int,
+    problems_per_step: int,
+    rollouts: int,
+    speed: float,
+    seeds: int,
+    names: tuple[str, ...],
+    low: int,
+    high: int,
+) -> None:
+    """Training dynamics without a model: signal and pass rate over the steps, policy by policy, in seconds."""
+    import numpy as np
+
+    from rlvr.budget.simulate import population as draw
+    from rlvr.budget.simulate import simulate as run
+
+    chosen = names or ("uniform", "knapsack-window", "knapsack-beta", "dynamic")
+    marks = sorted({1, max(1, steps // 2), steps})
+    click.echo(f"{problems} problems, {problems_per_step} x {rollouts} rollouts a step, {seeds} seeds; mean over seeds")
+    click.echo(f"{'policy':16s} {'rollouts':>9s}  " + "  ".join(f"step {m:<4d} signal  pass" for m in marks))
+    for name in chosen:
+        runs = []
+        for seed in range(seeds):
+            rng = np.random.default_rng(seed)
+            if Path(population).exists():
+                known = read_history(Path(population))
+                pool = np.array([p.mean if (p := known.posterior(key)) else 0.5 for key in known])
+            else:
+                pool = draw(population, problems, rng)
+            policy = _policy(name, low, high, True, False)
+            runs.append(
+                run(
+                    pool,
+                    policy,
+                    steps=steps,
+                    problems_per_step=problems_per_step,
+                    mean_rollouts=rollouts,
+                    speed=speed,
+                    seed=seed,
+                )
+            )
+        spent = np.mean([found[-1].rollouts for found in runs])
+        cells = [
+            f"{'':9s} {np.mean([f[m - 1].effective_gradient_ratio for f in runs]):6.3f}"
+            f" {np.mean([f[m - 1].pass_rate for f in runs]):5.3f}"
+            for m in marks
+        ]
+        click.echo(f"{name:16s} {spent:9.0f}  " + "  ".join(cells))
+
+
+@plan.command()
+@click.argument("history", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="A .jsonl or .parquet file. Default: print.")
+def rates(history: Path, out: Path | None) -> None:
+    """Export what a run knows of every problem: outcomes, both estimates, first and last step."""
+    rows = read_history(history).export()
+    if out is None or out.suffix != ".parquet":
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        if out is None:
+            click.echo(text, nl=False)
+            return
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), out)
+    click.echo(f"{out}: {len(rows)} problems")
+
+
+def read_history(path: Path) -> SuccessRates:
+    """Returns the success rates a file or folder holds. ValueError or FileNotFoundError say what is wrong."""
+    from rlvr.budget import SuccessRates
+
+    found = SuccessRates()
+    if path.is_dir():
+        path = _state_of(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if path.suffix == ".json":
+        try:
+            state = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: not JSON ({error})") from None
+        if "success_rates" in state:
+            found.load_state_dict(state["success_rates"])
+        else:  # pre_grpo.json: problem -> outcomes
+            for key, outcomes in state.items():
+                found.record(key, outcomes, 0)
+        return found
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            row: dict[str, Any] = json.loads(line)
+            key = row["problem_id"]
+        except (json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(f"{path}: line {number}: not a JSON object with problem_id") from None
+        if "outcomes" in row:
+            found.record(key, row["outcomes"], 0)
+        elif "rate" in row:
+            count = int(row.get("rollouts", 16))
+            passed = round(float(row["rate"]) * count)
+            if not 0 <= passed <= count:
+                raise ValueError(f"{path}: line {number}: rate {row['rate']} is not in [0, 1]")
+            found.record(key, [1] * passed + [0] * (count - passed), 0)
+        else:
+            raise ValueError(f"{path}: line {number}: neither `outcomes` nor `rate`")
+    if not len(found):
+        raise ValueError(f"{path}: holds no problem")
+    return found
+
+
+def _state_of(folder: Path) -> Path:
+    direct = [folder / "rlvr_state.json", folder / "final" / "rlvr_state.json"]
+    numbered = sorted(folder.glob("checkpoint-*/rlvr_state.json"), key=lambda p: int(p.parent.name.split("-")[1]))
+    for path in [*direct, *reversed(numbered), folder / "pre_grpo.json"]:
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"{folder}: holds neither a checkpoint's rlvr_state.json nor pre_grpo.json")
+
+
+def _policy(name: str, low: int, high: int, fallback: bool, tokens: bool) -> AllocationPolicy:
+    from rlvr.budget import DynamicSampling, Knapsack, Uniform
+
+    if name == "uniform":
+        return Uniform()
+    if name == "dynamic":
+        return DynamicSampling()
+    if name in ("knapsack-window", "knapsack-beta"):
+        estimator: Any = name.removeprefix("knapsack-")
+        return Knapsack(estimator, low, high, fallback=fallback, cost="tokens" if tokens else "rollouts")
+    raise ValueError(f"policy {name!r}: unknown; give uniform, knapsack-window, knapsack-beta or dynamic")

@@ -1,0 +1,145 @@
+"""Budgets planned without a model: the simulator's figures, the refill rule, and what `rlvr plan` says of a history."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlvr.budget import DynamicSampling, Knapsack, SuccessRates, Uniform
+from rlvr.budget.simulate import population, simulate
+from rlvr.cli import cli
+from rlvr.commands.plan import read_history
+
+# papers' distributions: expected effective gradient ratio of uniform groups of 8, and of a knapsack whose rates were
+# measured with 8 rollouts
+EXPECTED = {
+    "beta:0.5,3": (0.491, 0.746),
+    "uniform": (0.777, 0.862),
+    "late": (0.314, 0.810),
+    "late-rare": (0.298, 0.768),
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_simulator_reproduces_the_expected_ratios(name):
+    for policy, expected in zip((Uniform(), Knapsack(fallback=False)), EXPECTED[name], strict=True):
+        ratios = []
+        for seed in range(12):
+            found = simulate(
+                population(name, 256, np.random.default_rng(seed)),
+                policy,
+                steps=2,  # the first visit is uniform whatever the policy
+                problems_per_step=256,
+                mean_rollouts=8,
+                seed=seed,
+                estimates=SuccessRates(half_life=None),
+            )
+            ratios.append(found[1].effective_gradient_ratio)
+        assert np.mean(ratios) == pytest.approx(expected, abs=0.03)
+
+
+def test_learning_uses_the_signal_up_and_the_knapsack_keeps_more_of_it():
+    runs = {}
+    for name, policy in (("uniform", Uniform()), ("knapsack", Knapsack(estimator="beta", fallback=False))):
+        pool = population("beta:0.5,3", 256, np.random.default_rng(0))
+        runs[name] = simulate(pool, policy, steps=20, problems_per_step=128, mean_rollouts=8, speed=0.5)
+        assert runs[name][-1].pass_rate > pool.mean() + 0.05
+        assert runs[name][-1].rollouts == 20 * 128 * 8
+    late = {name: np.mean([s.effective_gradient_ratio for s in run[10:]]) for name, run in runs.items()}
+    assert late["knapsack"] > late["uniform"] * 1.2
+
+
+def test_dynamic_sampling_pays_for_its_signal_with_rollouts():
+    pool = population("late", 512, np.random.default_rng(1))
+    found = simulate(pool, DynamicSampling(max_rounds=4), steps=4, problems_per_step=64, mean_rollouts=8)
+    assert all(step.effective_gradient_ratio > 0.9 for step in found)
+    assert found[-1].rollouts > 1.5 * 4 * 64 * 8
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.booleans(), min_size=4, max_size=40), st.integers(2, 9))
+def test_kept_groups_fill_the_budget_with_signal_first(mixed, size):
+    counts = [size] * len(mixed)
+    kept = DynamicSampling.keep(mixed, counts, 4 * size)
+    assert kept == sorted(set(kept)) and sum(counts[i] for i in kept) == 4 * size
+    assert sum(mixed[i] for i in kept) == min(4, sum(mixed))
+
+
+def test_groups_that_do_not_add_up_are_named():
+    with pytest.raises(ValueError, match=r"groups of \[3\] do not add up to 7"):
+        DynamicSampling.keep([True, False, True], [3, 3, 3], 7)
+
+
+@pytest.mark.parametrize("name", ["beta:1", "beta:0,1", "normal"])
+def test_an_unknown_population_is_named(name):
+    with pytest.raises(ValueError, match="population"):
+        population(name, 4, np.random.default_rng(0))
+
+
+def test_long_answers_get_fewer_rollouts_when_tokens_are_what_counts():
+    store = SuccessRates(half_life=None)
+    for key, tokens in (("short", 100), ("long", 900)):
+        store.record(key, [0, 1] * 8, 1, [tokens] * 16)
+    assert Knapsack(fallback=False).allocate(["short", "long"], store, 32) == [16, 16]
+    short, long = Knapsack(fallback=False, cost="tokens").allocate(["short", "long"], store, 32)
+    assert short > long and short + long == 32
+    copy = SuccessRates()
+    copy.load_state_dict(json.loads(json.dumps(store.state_dict())))
+    assert copy.mean_tokens("long") == 900 and copy.export()[0]["mean_tokens"] == 100
+
+
+def test_a_state_saved_before_lengths_were_kept_still_loads():
+    store = SuccessRates()
+    store.load_state_dict({"format": 1, "history": {"a": [[3, "0110"]]}, "priors": {}})
+    assert store.rollouts("a") == 4 and store.mean_tokens("a") is None
+
+
+def test_plan_budget_shows_what_a_history_would_get(tmp_path):
+    file = tmp_path / "rates.jsonl"
+    rates = [0.0, 0.05, 0.25, 0.5, 0.75, 1.0]
+    file.write_text("".join(json.dumps({"problem_id": f"p{r}", "rate": r, "rollouts": 400}) + "\n" for r in rates))
+    done = CliRunner().invoke(cli, ["plan", "budget", str(file), "--json", "--no-fallback"])
+    rows = json.loads(done.output)
+    assert [row["uniform"] for row in rows] == [8] * 6
+    assert sum(row["knapsack-window"] for row in rows) == sum(row["knapsack-beta"] for row in rows) == 48
+    assert rows[0]["knapsack-window"] == rows[-1]["knapsack-window"] == 2
+    shown = CliRunner().invoke(cli, ["plan", "budget", str(file)])
+    assert "6 problems, 48 rollouts a step" in shown.output and "p0.05" in shown.output
+
+
+def test_a_history_is_read_from_runs_measurements_and_exports(tmp_path):
+    store = SuccessRates()
+    store.record("a", [0, 1, 1], 4)
+    for folder, step in (("checkpoint-9", 3), ("checkpoint-10", 4)):
+        (tmp_path / folder).mkdir()
+        store.record("b", [0], step)
+        (tmp_path / folder / "rlvr_state.json").write_text(json.dumps({"success_rates": store.state_dict()}))
+    assert read_history(tmp_path).rollouts("b") == 2  # the newest checkpoint, by number
+    (tmp_path / "pre_grpo.json").write_text(json.dumps({"a": [0, 1, None]}))
+    assert read_history(tmp_path / "pre_grpo.json").rollouts("a") == 2
+    out = tmp_path / "rates.parquet"
+    assert CliRunner().invoke(cli, ["plan", "rates", str(tmp_path), "--out", str(out)]).exit_code == 0
+    import pyarrow.parquet as pq
+
+    assert pq.read_table(out).column("problem_id").to_pylist() == ["a", "b"]
+    (tmp_path / "bad.jsonl").write_text('{"problem_id": "a", "rate": 0.5}\n{"rate": 1}\n')
+    with pytest.raises(ValueError, match=r"line 2: not a JSON object with problem_id"):
+        read_history(tmp_path / "bad.jsonl")
+    with pytest.raises(FileNotFoundError, match="holds neither"):
+        (tmp_path / "empty").mkdir()
+        read_history(tmp_path / "empty")
+
+
+def test_plan_simulate_prints_a_line_for_each_policy():
+    done = CliRunner().invoke(
+        cli, ["plan", "simulate", "--problems", "64", "--problems-per-step", "32", "--steps", "4", "--seeds", "1"]
+    )
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.output.splitlines()[2:]] == [
+        "uniform", "knapsack-window", "knapsack-beta", "dynamic",
+    ]  # fmt: skip
