@@ -57,11 +57,13 @@ class PackedUpdate:
         self.total = sum(sizes)
         mask = self._loss_mask(self.rows)
         tokens = mask.sum(dim=1)
+        rejected = self.rows.pop("rejected", None)  # rows that left the denominator too
         share = self.rows["advantages"].new_ones(self.total)  # what a row's own micro-batch divided its loss by
         for batch, start in zip(micro_batches, np.cumsum([0, *sizes[:-1]]), strict=True):
             rows = slice(int(start), int(start) + len(batch["advantages"]))
             if self.denominator == "rows":
-                share[rows] = len(batch["advantages"])
+                left = 0 if rejected is None else int(rejected[rows].sum())
+                share[rows] = max(1, len(batch["advantages"]) - left)
             elif self.denominator == "tokens":
                 share[rows] = tokens[rows].sum().clamp(min=1)
         self.share = share

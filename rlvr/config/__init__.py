@@ -2,6 +2,7 @@
 
 from rlvr.config.evaluation import EvaluationRecipe
 from rlvr.config.grpo import (
+    AlarmSection,
     Arithmetic,
     BudgetSection,
     CurriculumSection,
@@ -16,6 +17,7 @@ from rlvr.config.sections import DataSection, JudgeSection, ModelSection, Prompt
 from rlvr.config.sft import SFTRecipe
 
 __all__ = [
+    "AlarmSection",
     "Arithmetic",
     "BudgetSection",
     "CurriculumSection",

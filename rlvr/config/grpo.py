@@ -49,6 +49,12 @@ class GRPOSection(Strict):
     vllm_mode: Literal["colocate", "server"] = "colocate"
     save_steps: int = Field(default=50, ge=1)  # in steps, not in updates
     save_total_limit: int | None = Field(default=2, ge=1)
+    # masks TRL lacks; a masked token leaves the loss and its denominator
+    geometric_rejection: tuple[float, float] | None = None  # keep rollouts whose mean ratio to the sampler is within
+    clip_cov: float = Field(default=0.0, ge=0, lt=1)  # share of tokens of high covariance left out (paper: 2e-4)
+    clip_cov_range: tuple[float, float] = (1.0, 5.0)
+    kl_cov: float = Field(default=0.0, ge=0, lt=1)  # share of tokens of highest covariance held back (paper: 2e-4)
+    kl_cov_coef: float = Field(default=1.0, ge=0)
     advantage_clip: float | None = Field(default=None, gt=0)
     prompt_weighting: Literal["rollout", "problem"] = "rollout"
     skip_zero_signal: bool = True  # no forward/backward for rollouts of advantage 0; the gradient is the same
@@ -60,19 +66,22 @@ class GRPOSection(Strict):
 class BudgetSection(Strict):
     """How a step's rollouts are shared among its problems (Knapsack RL, arXiv 2509.25849)."""
 
-    policy: Literal["uniform", "knapsack"] = "uniform"
+    policy: Literal["uniform", "knapsack", "dynamic_sampling"] = "uniform"
     estimator: Literal["window", "beta"] = "window"
     low: int = Field(default=2, ge=2)  # a lone rollout has no baseline and no gradient
     high: int = Field(default=128, ge=1)
     fallback: bool = True
     confidence: float = Field(default=0.9, gt=0, lt=1)
+    cost: Literal["rollouts", "tokens"] = "rollouts"  # what knapsack economises
+    window: int = Field(default=16, ge=1)  # outcomes the window estimate looks back on
+    min_rollouts: int = Field(default=8, ge=1)  # outcomes below which it knows nothing
+    half_life: float | None = Field(default=40.0, gt=0)  # steps after which an outcome weighs half, for `beta`
+    max_rounds: int = Field(default=3, ge=1)  # dynamic_sampling: sampling budget, in steps' worth of rollouts
 
     @model_validator(mode="after")
     def _ordered(self) -> BudgetSection:
         if self.low > self.high:
             raise ValueError(f"budget.low ({self.low}) exceeds budget.high ({self.high})")
-        if self.low == 1:
-            raise ValueError("budget.low must be 0 or at least 2: a lone rollout has no baseline and no gradient")
         return self
 
 
@@ -96,6 +105,17 @@ class CurriculumSection(Strict):
     keep_easy: float = Field(default=0.0, ge=0, lt=1)
     max_pass_rate: float = Field(default=1.0, gt=0, le=1)  # a measured rate above it is not "hard"
     min_pass_rate: float = Field(default=0.0, ge=0, le=1)  # a measured rate below it is set aside as hopeless for now
+
+
+class AlarmSection(Strict):
+    """Bounds on metrics: beyond them a line is logged and the step marked; null turns one off."""
+
+    min_entropy: float | None = Field(default=0.01, ge=0)
+    max_entropy: float | None = Field(default=None, ge=0)
+    max_truncation: float | None = Field(default=0.3, ge=0, le=1)
+    max_repetition: float | None = Field(default=0.2, ge=0, le=1)
+    max_logprob_gap: float | None = Field(default=0.05, ge=0)  # mean over tokens, sampler against trainer
+    stop_logprob_gap: float | None = Field(default=1.0, ge=0)  # above it the run ends: sampler and trainer differ
 
 
 class RewardSection(Strict):
@@ -142,6 +162,7 @@ class GRPORecipe(Strict):
     budget: BudgetSection = BudgetSection()
     curriculum: CurriculumSection = CurriculumSection()
     reward: RewardSection = RewardSection()
+    alarms: AlarmSection = AlarmSection()
     judge: JudgeSection = JudgeSection()
     tracking: TrackingSection = TrackingSection()
     evaluation: EvaluationSchedule | None = None
@@ -167,6 +188,16 @@ class GRPORecipe(Strict):
                 f"grpo.num_generations ({grpo.num_generations}), the mean group size, must lie between"
                 f" budget.low ({budget.low}) and budget.high ({budget.high})"
             )
+        if budget.policy == "dynamic_sampling" and grpo.beta:
+            raise ValueError("budget.policy dynamic_sampling cannot go with grpo.beta above 0: refills have no KL term")
+        if grpo.geometric_rejection is not None and not (
+            0 < grpo.geometric_rejection[0] < 1 < grpo.geometric_rejection[1]
+        ):
+            raise ValueError(
+                f"grpo.geometric_rejection must enclose 1, as in [0.99, 1.01] (got {list(grpo.geometric_rejection)})"
+            )
+        if grpo.clip_cov and grpo.kl_cov:
+            raise ValueError("grpo.clip_cov and grpo.kl_cov are alternatives: set one of them")
         if self.reward.overlong_buffer >= grpo.max_completion_length:
             raise ValueError(
                 f"reward.overlong_buffer ({self.reward.overlong_buffer}) must be below"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,6 +68,15 @@ class ProblemSchedule:
         others = sorted(set(self.keys) - set(subset))
         chosen = np.random.default_rng([self.seed, phase, position, 1]).choice(len(others), easy, replace=False)
         return hard + [others[i] for i in chosen]
+
+    def refill(self, step: int, round: int, used: Collection[str], size: int) -> list[str]:
+        """Returns `size` further problems of the phase for a refill of the step, none where too few are left."""
+        phase, position = self.phase_at(step)
+        left = sorted(set(self.subsets[phase]) - set(used))
+        if len(left) < size:
+            return []
+        chosen = np.random.default_rng([self.seed, phase, position, 1 + round]).choice(len(left), size, replace=False)
+        return [left[i] for i in chosen]
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what a checkpoint must hold: the subsets of the phases begun."""

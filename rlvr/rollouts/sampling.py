@@ -37,7 +37,10 @@ class GroupSampler:
     def __init__(self, finished: Finished | None = None, prompts: Sequence[int] | None = None) -> None:
         self.finished = finished
         self.prompts = prompts
-        self.forward_rows = 0  # row-steps run through the model, for the benchmark
+        self.forward_rows = 0  # row-steps run through the model
+        self.logps: torch.Tensor | None = (
+            None  # [rows, generated] log-probabilities at the temperature, no top-k or top-p
+        )
 
     def __call__(
         self,
@@ -53,14 +56,20 @@ class GroupSampler:
         pad = generation_config._pad_token_tensor
         pad = 0 if pad is None else int(pad)
         outputs, model_kwargs, logits = self._prefill(model, input_ids, generation_config, model_kwargs)
+        if torch.isnan(logits).any():
+            raise FloatingPointError("the policy's logits are NaN: its weights are broken")
         generated = input_ids.new_full((rows, generation_config.max_length - width), pad)
         resident = torch.arange(rows, device=device)  # rows in the cache, by their place in the batch
         running = torch.ones(rows, dtype=torch.bool, device=device)  # of the resident ones
         ids = input_ids
+        self.logps = logits.new_zeros(generated.shape)
+        temperature = generation_config.temperature or 1.0
         length = 0
         while True:
             scores = logits_processor(ids, logits)
             tokens = self._choose(scores, resident, rows, generation_config.do_sample)
+            chosen = (logits / temperature).log_softmax(dim=-1).gather(1, tokens[:, None]).squeeze(1)
+            self.logps[resident, length] = chosen
             tokens = torch.where(running, tokens, pad)
             generated[resident, length] = tokens
             length += 1
@@ -169,18 +178,20 @@ def sample(
     end_token_ids: Sequence[int],
     fast: bool = True,
     finished: Finished | None = None,
-) -> list[list[int]]:
-    """Returns the tokens generated for each prompt, the end token included where there is one.
+) -> tuple[list[list[int]], list[list[float]] | None]:
+    """Returns the tokens generated for each prompt, the end token included, and their log-probabilities.
 
-    `fast` uses `GroupSampler`. `finished` hears of rows that end early while the others go on.
+    `fast` uses `GroupSampler`; without it there are no log-probabilities (None). `finished` hears of rows that end
+    while others go on. Raises FloatingPointError where the model gives no numbers.
     """
     width = max(map(len, prompt_ids))
     device = model.device
     input_ids = torch.tensor([[pad_token_id] * (width - len(ids)) + list(ids) for ids in prompt_ids], device=device)
     mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompt_ids], device=device)
     options: dict[str, Any] = {}
-    if fast:
-        options["custom_generate"] = GroupSampler(finished, same_prompts(prompt_ids))
+    sampler = GroupSampler(finished, same_prompts(prompt_ids)) if fast else None
+    if sampler is not None:
+        options["custom_generate"] = sampler
     elif finished is not None:
         options["stopping_criteria"] = StoppingCriteriaList([AsTheyFinish(finished, width, end_token_ids)])
     output = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=generation_config, **options)[
@@ -188,4 +199,7 @@ def sample(
     ].tolist()
     ends = set(end_token_ids)
     cut = (next((place for place, token in enumerate(row) if token in ends), len(row) - 1) for row in output)
-    return [row[: end + 1] for row, end in zip(output, cut, strict=True)]
+    tokens = [row[: end + 1] for row, end in zip(output, cut, strict=True)]
+    if sampler is None or sampler.logps is None:
+        return tokens, None
+    return tokens, [row[: len(kept)] for row, kept in zip(sampler.logps.tolist(), tokens, strict=True)]

@@ -19,7 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
 from data_curation import Problem
-from rlvr.budget import AllocationPolicy, Knapsack, SuccessRates, Uniform
+from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
 from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
@@ -28,6 +28,7 @@ from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
+from rlvr.training.faults import CONTINUES, Preempted, StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, render_prompts
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
@@ -51,6 +52,7 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
     own = {
         "problems_per_step", "updates_per_step", "max_steps", "max_length", "save_steps", "extra",
         "advantage_clip", "prompt_weighting", "skip_zero_signal", "pack_micro_batches", "fast_sampling",
+        "geometric_rejection", "clip_cov", "clip_cov_range", "kl_cov", "kl_cov_coef",
     }  # fmt: skip
     values: dict[str, Any] = {name: value for name, value in grpo.model_dump().items() if name not in own}
     updates = grpo.updates_per_step * grpo.num_iterations
@@ -79,12 +81,15 @@ def allocation_policy(recipe: GRPORecipe) -> AllocationPolicy:
     budget = recipe.budget
     if budget.policy == "uniform":
         return Uniform()
+    if budget.policy == "dynamic_sampling":
+        return DynamicSampling(budget.max_rounds)
     return Knapsack(
         estimator=budget.estimator,
         low=budget.low,
         high=budget.high,
         confidence=budget.confidence,
         fallback=budget.fallback,
+        cost=budget.cost,
     )
 
 
@@ -126,7 +131,9 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         min_rate=curriculum.min_pass_rate,
         max_rate=curriculum.max_pass_rate,
     )
-    rates = SuccessRates()
+    rates = SuccessRates(
+        window=recipe.budget.window, min_rollouts=recipe.budget.min_rollouts, half_life=recipe.budget.half_life
+    )
     checkpoint = latest_checkpoint(folder)
     with ProgramGrader(recipe.prompt, recipe.reward, recipe.judge) as grader:
         if checkpoint is not None:
@@ -162,7 +169,14 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             save = lambda path: trainer.save_model(str(path))  # noqa: E731
             wait = trainer.accelerator.wait_for_everyone
             trainer.add_callback(PeriodicEvaluation(recipe, tokenizer, trainer.metrics_file, save, wait, updates))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        stop = StopOnSignal(updates)
+        trainer.add_callback(stop)
+        try:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        finally:
+            stop.restore()
+        if stop.received and trainer.state.global_step < trainer.state.max_steps:
+            raise Preempted(f"{stop.received} after step {trainer.state.global_step // updates}; {CONTINUES}")
         save_final(trainer, tokenizer, final)
     return final
 

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import DistributedType, gather_object
 from trl import GRPOTrainer
-from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
+from trl.models.utils import unwrap_model_for_generation
 
 from data_curation import Problem
 from rlvr.algorithms.advantages import group_advantages
-from rlvr.algorithms.packing import DENOMINATOR, PackedUpdate
-from rlvr.budget import AllocationPolicy, SuccessRates
+from rlvr.algorithms.refill import regrouped
+from rlvr.budget import AllocationPolicy, DynamicSampling, SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
 from rlvr.rewards import GradedRollout, GradingStream, ProgramGrader, overlong_penalty
 from rlvr.rollouts.prompts import completion_text
 from rlvr.rollouts.records import RolloutRecord, write_records
 from rlvr.rollouts.sampling import sample
+from rlvr.training.alarms import Alarms
 from rlvr.training.checkpoints import STAGING, clear_staging, publish_checkpoint, rotate
+from rlvr.training.faults import CONTINUES, InfrastructureError, TrainingFault, watched_server
 from rlvr.training.step_metrics import rollout_metrics
+from rlvr.training.update import UpdateTrainer
 
 # The private methods this subclass overrides or calls. TRL may change them in any release: fail at import, by name.
 _SIGNATURES = {
@@ -63,11 +68,33 @@ def check_trl() -> None:
 check_trl()
 
 
-class InfrastructureError(RuntimeError):
-    """The judge failed on too many rollouts of a step for the step to mean anything."""
+@dataclass
+class Attempt:
+    """One allocation of rollouts to problems, sampled and graded; lists run over all processes' rollouts."""
+
+    output: dict[str, Any]  # TRL's tensors, of this process's rows
+    keys: Sequence[str]
+    counts: Sequence[int]
+    groups: Sequence[int]  # of every rollout
+    advantages: torch.Tensor  # [rollouts]
+    mixed: Sequence[bool]  # of every rollout: the rewards of its group differ
+    outcomes: Sequence[Sequence[float | None]]  # of every problem
+    lengths: Sequence[Sequence[int]]
+    records: list[RolloutRecord]
+    dropped: set[int] = field(default_factory=set)  # groups a refill took the place of
+
+    @property
+    def effective(self) -> list[bool]:
+        """For every problem, whether its verdicts differ: accuracy decides, not the shaped reward."""
+        return [len({outcome for outcome in group if outcome is not None}) == 2 for group in self.outcomes]
+
+    @property
+    def signal(self) -> int:
+        """Rollouts in groups whose verdicts differ."""
+        return sum(count for count, good in zip(self.counts, self.effective, strict=True) if good)
 
 
-class GroupedGRPOTrainer(GRPOTrainer):
+class GroupedGRPOTrainer(UpdateTrainer):
     """GRPO in which every step's problems come from a schedule and its rollouts from an allocation policy.
 
     Both are decided when the step's generation starts, from state every process shares, so they see every reward so
@@ -75,10 +102,6 @@ class GroupedGRPOTrainer(GRPOTrainer):
     losses see ordinary rows. With the uniform policy the result equals the stock trainer's bit for bit, where the
     recipe's three savings that reorder sums are off (`fast_sampling`, `skip_zero_signal`, `pack_micro_batches`).
     """
-
-    args: Any  # TRL's GRPOConfig
-    model: Any
-    _buffered_inputs: Any  # the micro-batches of the step
 
     def __init__(
         self,
@@ -107,9 +130,9 @@ class GroupedGRPOTrainer(GRPOTrainer):
         self._records: list[RolloutRecord] = []
         self._gathered_rewards: torch.Tensor | None = None
         self._generate_seconds = 0.0
-        self._step_times = {"generate": 0.0, "grade": 0.0, "logprob": 0.0}
+        self._tokens_logged = 0
         self._stream: GradingStream | None = None
-        self._sampling = False
+        self.alarms = Alarms(recipe.alarms)
         super().__init__(reward_funcs=[self._judge_reward], **kwargs)
 
     # -- one generation step -------------------------------------------------------------------------------------
@@ -118,38 +141,84 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if not self._training():
             return super()._generate_and_score_completions(inputs)
         step = self.state.global_step // self.updates_per_generation
+        budget = len(inputs) * self.accelerator.num_processes
+        self._step_times = {"generate": 0.0, "grade": 0.0, "logprob": 0.0}
+        generated, graded = self._generate_seconds, self.grader.seconds
         keys = self.schedule.problems(step, pass_rates(self.rates))
-        counts = self.policy.allocate(keys, self.rates, len(inputs) * self.accelerator.num_processes)
+        attempts = [self._attempt(step, keys, len(inputs))]
+        if isinstance(self.policy, DynamicSampling):
+            while len(attempts) < self.policy.max_rounds and sum(a.signal for a in attempts) < budget:
+                used = {key for attempt in attempts for key in attempt.keys}
+                keys = self.schedule.refill(step, len(attempts), used, len(keys))
+                if not keys:
+                    break
+                attempts.append(self._attempt(step, keys, len(inputs)))
+        self._step_times["generate"] = self._generate_seconds - generated
+        self._step_times["grade"] = self.grader.seconds - graded
+
+        output = attempts[0].output
+        if len(attempts) > 1:
+            output = self._kept_groups(attempts, budget)
+        logged: Any = self._logs["advantages"]  # a deque as long as a generation batch
+        logged.clear()
+        logged.extend(attempts[0].advantages.tolist())
+        if self.recipe.grpo.geometric_rejection is not None:
+            output = self._reject(output)
+        self._finish(step + 1, attempts)
+        self._checks_gap = True
+        return output
+
+    def _attempt(self, step: int, keys: Sequence[str], rows_here: int) -> Attempt:
+        """Samples and grades one allocation of rollouts to problems."""
+        counts = self.policy.allocate(keys, self.rates, rows_here * self.accelerator.num_processes)
         groups = [number for number, count in enumerate(counts) for _ in range(count)]
-        local = slice(self.accelerator.process_index * len(inputs), (self.accelerator.process_index + 1) * len(inputs))
+        first = self.accelerator.process_index * rows_here
+        local = slice(first, first + rows_here)
         rows = [{"prompt": self.prompts[keys[group]], "problem_id": keys[group]} for group in groups[local]]
         estimates = [self.rates.window(key) for key in keys]
-
-        generated, graded = self._generate_seconds, self.grader.seconds
         self._stream = GradingStream(self.grader, [self.problems[row["problem_id"]] for row in rows])
         self._sampling = True
         output = super()._generate_and_score_completions(rows)
         self._sampling = False
         self._stream = None
-        self._step_times = {
-            "generate": self._generate_seconds - generated,
-            "grade": self.grader.seconds - graded,
-            "logprob": 0.0,
-        }
 
         assert self._gathered_rewards is not None
-        rewards = self._gathered_rewards[:, 0]
         section = self.recipe.grpo
-        advantages, mixed = group_advantages(rewards, groups, scale=section.scale_rewards, clip=section.advantage_clip)
+        advantages, mixed = group_advantages(
+            self._gathered_rewards[:, 0], groups, scale=section.scale_rewards, clip=section.advantage_clip
+        )
         if section.prompt_weighting == "problem":
             sizes = torch.tensor(counts, dtype=advantages.dtype, device=advantages.device)
             advantages = advantages * (section.num_generations / sizes)[torch.tensor(groups, device=advantages.device)]
         output["advantages"] = advantages[local]
-        logged: Any = self._logs["advantages"]  # a deque as long as a generation batch
-        logged.clear()
-        logged.extend(advantages.tolist())
-        self._finish(step + 1, keys, counts, groups, estimates, rewards, advantages, mixed)
-        return output
+        accuracies: list[float | None] = gather_object([graded.accuracy for graded in self._graded])
+        records: list[RolloutRecord] = gather_object(self._records)
+        outcomes: list[list[float | None]] = [[] for _ in keys]
+        lengths: list[list[int]] = [[] for _ in keys]
+        for group, accuracy, record in zip(groups, accuracies, records, strict=True):
+            outcomes[group].append(accuracy)
+            lengths[group].append(record.completion_tokens)
+        for position, (group, record) in enumerate(zip(groups, records, strict=True)):
+            record.step, record.stage, record.group = step + 1, self.recipe.stage, group
+            record.advantage = float(advantages[position])
+            record.n_allocated, record.success_rate = counts[group], estimates[group]
+        return Attempt(output, keys, counts, groups, advantages, mixed.tolist(), outcomes, lengths, records)
+
+    def _kept_groups(self, attempts: Sequence[Attempt], budget: int) -> dict[str, Any]:
+        """The step that dynamic sampling leaves: groups with a signal first, this process's share of their rows."""
+        mixed = [good for attempt in attempts for good in attempt.effective]
+        counts = [count for attempt in attempts for count in attempt.counts]
+        kept = set(DynamicSampling.keep(mixed, counts, budget))
+        rows: list[int] = []  # of all attempts, one after the other
+        group = place = 0
+        for attempt in attempts:
+            for count in attempt.counts:
+                if group in kept:
+                    rows += range(place, place + count)
+                else:
+                    attempt.dropped.add(group - sum(len(a.counts) for a in attempts[: attempts.index(attempt)]))
+                group, place = group + 1, place + count
+        return regrouped([attempt.output for attempt in attempts], rows, self.accelerator, self._tokenizer.pad_token_id)
 
     def _training(self) -> bool:
         assert self.model is not None
@@ -162,16 +231,26 @@ class GroupedGRPOTrainer(GRPOTrainer):
             num_generations = 1  # rows are no longer equal strides of one prompt, so the server must not collapse them
         started = time.perf_counter()
         if self.use_vllm or self.use_transformers_continuous_batching:
-            result = super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
+            server = self.use_vllm and self.vllm_mode == "server"
+            watch = watched_server(f"{self._server_url()}/health") if server else contextlib.nullcontext()
+            with watch:
+                result = super()._generate_single_turn(
+                    prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+                )
         else:
-            result = self._sample(prompt_ids), None
+            result = self._sample(prompt_ids)
         self._generate_seconds += time.perf_counter() - started
         return result
 
-    def _sample(self, prompt_ids: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Samples with transformers' `generate`, as TRL does, handing each finished rollout to the judge at once."""
+    def _server_url(self) -> str:
+        args = self.args
+        return args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
+
+    def _sample(self, prompt_ids: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[float]] | None]:
+        """Samples with transformers' `generate`, as TRL does, handing each finished rollout to the judge at once.
+
+        Returns the tokens of each rollout and, from the fast sampler, their log-probabilities.
+        """
         with (
             unwrap_model_for_generation(
                 self.model_wrapped,
@@ -185,15 +264,19 @@ class GroupedGRPOTrainer(GRPOTrainer):
         ):
             # sharded weights make every process step until the slowest is done, which only generate's own loop does
             sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-            return sample(
-                model,
-                prompt_ids,
-                generation_config=self.generation_config,
-                pad_token_id=self._tokenizer.pad_token_id,
-                end_token_ids=self.eos_token_ids,
-                fast=self.recipe.grpo.fast_sampling and not sharded,
-                finished=self._submit if self._training() else None,
-            )
+            try:
+                return sample(
+                    model,
+                    prompt_ids,
+                    generation_config=self.generation_config,
+                    pad_token_id=self._tokenizer.pad_token_id,
+                    end_token_ids=self.eos_token_ids,
+                    fast=self.recipe.grpo.fast_sampling and not sharded,
+                    finished=self._submit if self._training() else None,
+                )
+            except FloatingPointError as error:
+                step = self.state.global_step // self.updates_per_generation + 1
+                raise TrainingFault(f"step {step}: {error}; lower grpo.learning_rate; {CONTINUES}") from None
 
     def _submit(self, row: int, tokens: list[int]) -> None:
         assert self._stream is not None
@@ -202,79 +285,6 @@ class GroupedGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         self._gathered_rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         return self._gathered_rewards
-
-    # -- updates ------------------------------------------------------------------------------------------------
-
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        before = self._buffered_inputs
-        inputs = super()._prepare_inputs(generation_batch)
-        if self._training() and self._buffered_inputs is not before:
-            self._repack()
-            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
-        return inputs
-
-    @property
-    def _repacks(self) -> tuple[bool, bool]:
-        """Whether rows may be (left out, moved to another micro-batch): not where another term of the loss needs them
-        where they are."""
-        section = self.recipe.grpo
-        alone = not self._entropy_bonus_enabled and not self.aux_loss_enabled and self.top_entropy_quantile == 1.0
-        skips = alone and self.beta == 0.0 and section.skip_zero_signal
-        moves = alone and (self.beta == 0.0 or DENOMINATOR[self.loss_type] == "items") and section.pack_micro_batches
-        return skips, moves
-
-    def _repack(self) -> None:
-        """Repacks every update of the buffered step, and works out the log-probabilities that were put off."""
-        skips, moves = self._repacks
-        if not (skips or moves):
-            return
-        window = self.args.gradient_accumulation_steps if moves else 1
-        buffered = self._buffered_inputs
-        updates = [
-            PackedUpdate(
-                buffered[start : start + window],
-                self.loss_type,
-                skip=skips,
-                trim_prompts=positions_are_relative(self.model),
-                overhead=64 if self.accelerator.device.type == "cpu" else 4096,
-            )
-            for start in range(0, len(buffered), window)
-        ]
-        wanted = torch.tensor([[update.wanted for update in updates]], device=self.accelerator.device)
-        counts = self.accelerator.gather(wanted).amax(dim=0).tolist()  # collectives need as many passes everywhere
-        packed = [b for update, count in zip(updates, counts, strict=True) for b in update.micro_batches(count)]
-        metrics = self._metrics["train"]
-        metrics["skipped_rollouts"].append(sum(update.skipped for update in updates) / len(updates))
-        real = [batch for batch in packed if batch]
-        cells = sum(batch["attention_mask"].numel() for batch in map(_whole, real))
-        metrics["padding"].append(1.0 - sum(int(_whole(b)["attention_mask"].sum()) for b in real) / cells)
-        if self._puts_off_logps and "old_per_token_logps" in buffered[0]:
-            started = time.perf_counter()
-            with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-                for batch in real:
-                    whole = _whole(batch)
-                    batch["old_per_token_logps"], _, _ = self._get_per_token_logps_and_entropies(
-                        self.model, whole["input_ids"], whole["attention_mask"], batch["completion_ids"].size(1)
-                    )
-            self._step_times["logprob"] = time.perf_counter() - started
-        self._buffered_inputs = packed
-
-    @property
-    def _puts_off_logps(self) -> bool:
-        """Whether the sampling policy's log-probabilities can wait until it is known which rollouts need them."""
-        return any(self._repacks) and self.beta == 0.0 and not self.use_vllm
-
-    def _get_per_token_logps_and_entropies(
-        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **options: Any
-    ) -> Any:
-        if self._sampling and self._puts_off_logps:
-            return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
-        return super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **options)
-
-    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        if not inputs:  # repacking left nothing for this micro-batch
-            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
-        return super()._compute_loss(model, inputs)
 
     # -- rewards and records --------------------------------------------------------------------------------------
 
@@ -320,46 +330,39 @@ class GroupedGRPOTrainer(GRPOTrainer):
             )
         return rewards
 
-    def _finish(
-        self,
-        step: int,
-        keys: Sequence[str],
-        counts: Sequence[int],
-        groups: Sequence[int],
-        estimates: Sequence[float | None],
-        rewards: torch.Tensor,
-        advantages: torch.Tensor,
-        mixed: torch.Tensor,
-    ) -> None:
+    def _finish(self, step: int, attempts: Sequence[Attempt]) -> None:
         """Records the step: success rates on every process, the rollouts' file and the metrics on the first."""
-        accuracies: list[float | None] = gather_object([graded.accuracy for graded in self._graded])
-        by_group: list[list[float | None]] = [[] for _ in keys]
-        for group, accuracy in zip(groups, accuracies, strict=True):
-            by_group[group].append(accuracy)
-        for key, outcomes in zip(keys, by_group, strict=True):
-            self.rates.record(key, outcomes, step)
-
-        records: list[RolloutRecord] = gather_object(self._records)
-        for position, record in enumerate(records):
-            group = groups[position]
-            record.step, record.stage, record.group = step, self.recipe.stage, group
-            record.advantage = float(advantages[position])
-            record.n_allocated, record.success_rate = counts[group], estimates[group]
+        offset = 0
+        for attempt in attempts:
+            for key, group, lengths in zip(attempt.keys, attempt.outcomes, attempt.lengths, strict=True):
+                self.rates.record(key, group, step, lengths)
+            for record in attempt.records:
+                if record.group in attempt.dropped:
+                    record.advantage = 0.0
+                record.group += offset
+            offset += len(attempt.keys)
+        records = [record for attempt in attempts for record in attempt.records]
         if self.accelerator.is_main_process:
             write_records(Path(self.recipe.output_dir) / "rollouts" / self.recipe.stage, step, records)
 
-        failures = sum(accuracy is None for accuracy in accuracies)
+        outcomes = [group for attempt in attempts for group in attempt.outcomes]
+        failures = sum(outcome is None for group in outcomes for outcome in group)
         allowed = self.recipe.judge.max_infrastructure_errors
-        if failures > allowed * len(accuracies):
+        if failures > allowed * len(records):
             reason = next((record.message for record in records if record.reward is None and record.message), "")
             raise InfrastructureError(
-                f"step {step}: the judge failed on {failures} of {len(accuracies)} rollouts, above the allowed share"
-                f" {allowed} (judge.max_infrastructure_errors); first reason: {reason or 'none given'}"
+                f"step {step}: the judge failed on {failures} of {len(records)} rollouts, above the allowed share"
+                f" {allowed} (judge.max_infrastructure_errors); first reason: {reason or 'none given'}; {CONTINUES}"
             )
         metrics = self._metrics["train"]
-        metrics["frac_reward_zero_std"][-1] = 1.0 - mixed.float().mean().item()
+        mixed = [good for attempt in attempts for good in attempt.mixed]
+        counts = [count for attempt in attempts for count in attempt.counts]
+        metrics["frac_reward_zero_std"][-1] = 1.0 - sum(mixed) / len(mixed)
         metrics["curriculum/phase"].append(self.schedule.phase_at(step - 1)[0] + 1)
-        for name, value in rollout_metrics(records, counts, by_group, mixed.tolist()).items():
+        if len(attempts) > 1 or isinstance(self.policy, DynamicSampling):
+            metrics["budget/rounds"].append(float(len(attempts)))
+        metrics["budget/rollouts"].append(float(len(records)))
+        for name, value in rollout_metrics(records, counts, outcomes, mixed).items():
             metrics[name].append(value)
         if self.metrics_file is not None:
             histogram = Counter(counts)
@@ -370,7 +373,16 @@ class GroupedGRPOTrainer(GRPOTrainer):
         if self._training() and metrics.get("step_time"):
             for name, seconds in self._step_times.items():
                 metrics[f"time/{name}"].append(seconds)
-            metrics["time/update"].append(sum(metrics["step_time"]) - sum(self._step_times.values()))
+            spent = sum(metrics["step_time"])
+            metrics["time/update"].append(spent - sum(self._step_times.values()))
+            tokens = self.state.num_input_tokens_seen
+            metrics["tokens_per_second"].append((tokens - self._tokens_logged) / max(spent, 1e-9))
+            self._tokens_logged = tokens
+            step = self.state.global_step // self.updates_per_generation
+            ringing = self.alarms.check(step, {**logs, **{name: v[-1] for name, v in metrics.items() if v}})
+            metrics["alarms"].append(float(len(ringing)))
+            if ringing and self.metrics_file is not None:
+                self.metrics_file.extras["alarms/ringing"] = ringing
         super().log(logs, start_time)
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
@@ -413,21 +425,3 @@ def pass_rates(rates: SuccessRates) -> dict[str, float | None]:
             rate = sum(group.successes for group in groups) / sum(group.rollouts for group in groups)
         known[key] = rate
     return known
-
-
-def positions_are_relative(model: Any) -> bool:
-    """Whether shifting a whole sequence changes nothing: rotary embeddings whose angles do not depend on its length."""
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None)
-    if not rope:
-        return False
-    kinds = [part.get("rope_type", "default") for part in ([rope] if "rope_theta" in rope else rope.values())]
-    return not {"dynamic", "longrope"} & set(kinds)
-
-
-def _whole(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Prompt and completion of a micro-batch side by side: [rows, prompt + completion]."""
-    return {
-        "input_ids": torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
-        "attention_mask": torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from rlvr.evaluation.degeneration import is_repetitive
 from rlvr.rollouts.records import RolloutRecord
 
 
@@ -32,6 +33,7 @@ def rollout_metrics(
         "budget/n_max": max(counts),
         "budget/n_mean": sum(counts) / len(counts),
         "budget/problems": len(counts),
+        "repetition_ratio": sum(is_repetitive(record.completion) for record in records) / len(records),
         "sandbox/infrastructure_errors": sum(outcome is None for group in outcomes for outcome in group),
         "tokens_zero_signal": sum(
             record.completion_tokens for record, good in zip(records, mixed, strict=True) if not good

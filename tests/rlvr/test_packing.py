@@ -120,6 +120,23 @@ def test_a_row_whose_tokens_are_all_masked_is_left_out_and_still_counted(trainer
     assert distance(our_gradient, gradient) < 1e-6
 
 
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "bnpo"])
+def test_a_rejected_row_leaves_the_denominator_too(trainers, loss_type):
+    given = batches(5, signal=1.0)
+    without = [dict(batch) for batch in given]
+    without[1] = {n: v[1:] if v.ndim else v for n, v in given[1].items()}
+    items = sum(int(batch["completion_mask"].sum()) for batch in without)
+    for batch, same in zip(given, without, strict=True):
+        batch["num_items_in_batch"] = same["num_items_in_batch"] = torch.tensor(items)
+        batch["rejected"] = torch.zeros(len(batch["advantages"]), dtype=torch.bool)
+    given[1]["rejected"][0] = True
+    given[1]["completion_mask"] = given[1]["completion_mask"] * ~given[1]["rejected"][:, None]
+    _, gradient = update(trainers(loss_type), without)
+    packed = PackedUpdate(given, loss_type, trim_prompts=False)
+    _, our_gradient = update(trainers(loss_type), packed.micro_batches(packed.wanted))
+    assert distance(our_gradient, gradient) < 1e-6
+
+
 def test_without_any_signal_one_row_of_loss_zero_stays():
     given = batches(3, signal=-1.0)
     packed = PackedUpdate(given, "dapo")

@@ -50,7 +50,7 @@ def test_the_samples_are_those_of_generates_own_loop(model, changes):
                 end_token_ids=ENDS,
                 fast=fast,
                 finished=finished,
-            )
+            )[0]
         )
         after = torch.rand(1)
     assert runs[0] == runs[1]
@@ -89,7 +89,7 @@ def test_greedy_decoding_needs_no_random_numbers(model):
         max_new_tokens=9, do_sample=False, pad_token_id=0, eos_token_id=ENDS, disable_compile=True
     )
     fast, slow = (
-        sample(model, prompts(), generation_config=greedy, pad_token_id=0, end_token_ids=ENDS, fast=fast)
+        sample(model, prompts(), generation_config=greedy, pad_token_id=0, end_token_ids=ENDS, fast=fast)[0]
         for fast in (True, False)
     )
     assert fast == slow and torch.equal(before, torch.get_rng_state())
@@ -98,7 +98,7 @@ def test_greedy_decoding_needs_no_random_numbers(model):
 def test_generates_own_loop_also_tells_of_rows_that_end_early(model):
     heard: dict[int, list[int]] = {}
     torch.manual_seed(5)
-    rows = sample(
+    rows, logps = sample(
         model,
         prompts(),
         generation_config=config(),
@@ -107,4 +107,17 @@ def test_generates_own_loop_also_tells_of_rows_that_end_early(model):
         fast=False,
         finished=heard.__setitem__,
     )
-    assert heard == {row: tokens for row, tokens in enumerate(rows) if tokens[-1] in ENDS}
+    assert heard == {row: tokens for row, tokens in enumerate(rows) if tokens[-1] in ENDS} and logps is None
+
+
+def test_the_log_probabilities_are_the_models_own_at_the_temperature(model):
+    ids = prompts()
+    rows, logps = sample(
+        model, ids, generation_config=config(temperature=0.7, top_p=0.9), pad_token_id=0, end_token_ids=ENDS
+    )
+    assert logps is not None
+    for prompt, tokens, found in list(zip(ids, rows, logps, strict=True))[::7]:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1] / 0.7
+        expected = logits.log_softmax(-1)[range(len(tokens)), tokens]
+        torch.testing.assert_close(torch.tensor(found), expected, rtol=1e-4, atol=1e-4)

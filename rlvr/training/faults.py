@@ -1,0 +1,104 @@
+"""Why a run ends early: named, with an exit code that is not 0, leaving a checkpoint the same command continues."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback
+
+CONTINUES = "the same command continues from the newest checkpoint"
+
+
+class TrainingFault(RuntimeError):
+    """Training cannot go on: its numbers or its engine are broken. Exit code 1."""
+
+    exit_code = 1
+
+
+class InfrastructureError(TrainingFault):
+    """The judge failed on too many rollouts of a step for the step to mean anything."""
+
+
+class Preempted(TrainingFault):
+    """A signal asked the run to end; a checkpoint was written first. Exit code 75, "try again"."""
+
+    exit_code = 75
+
+
+class StopOnSignal(TrainerCallback):
+    """SIGTERM and SIGUSR1 end the run after the step under way, with a checkpoint.
+
+    For schedulers that warn before they take a machine away. A second signal ends it at once, as ever.
+    """
+
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+    def __init__(self, updates_per_step: int = 1) -> None:
+        self.updates_per_step = updates_per_step
+        self.received: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.received and state.global_step % self.updates_per_step == 0:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.restore()
+
+    def restore(self) -> None:
+        """Puts back the handlers that were there before."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        handler = self._before.pop(number, signal.SIG_DFL)
+        signal.signal(number, handler)
+        print(f"\n{self.received}: ending after this step, with a checkpoint", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def watched_server(url: str, patience_s: float = 45.0, every_s: float = 5.0) -> Iterator[None]:
+    """While the block runs, a thread asks `url` whether the engine is alive; silence for `patience_s` ends the process.
+
+    A request that never returns cannot be interrupted from Python, so the process ends with exit code 1 and a line that
+    names the engine, instead of waiting for ever.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        heard = time.monotonic()
+        while not over.wait(every_s):
+            try:
+                with urllib.request.urlopen(url, timeout=every_s):
+                    heard = time.monotonic()
+            except urllib.error.HTTPError:
+                heard = time.monotonic()  # it answers, which is what was asked
+            except OSError as error:
+                reason = error
+            if time.monotonic() - heard >= patience_s:
+                line = f"generation engine {url}: no answer for {patience_s:.0f} s ({reason}); {CONTINUES}"
+                print(f"\nrlvr: {line}", file=sys.stderr, flush=True)
+                os._exit(1)
+
+    thread = threading.Thread(target=watch, name="engine-watch", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -1,0 +1,230 @@
+"""The optimiser updates of a step: which rollouts are run, in which company, and what is checked on the way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+
+from rlvr.algorithms.correction import clip_cov_mask, geometric_rejection, kl_cov_penalty
+from rlvr.algorithms.packing import DENOMINATOR, PackedUpdate
+from rlvr.config import GRPORecipe
+from rlvr.training.faults import CONTINUES, TrainingFault
+
+
+class UpdateTrainer(GRPOTrainer):
+    """GRPOTrainer whose updates are repacked, corrected and checked as the recipe says."""
+
+    args: Any  # TRL's GRPOConfig
+    model: Any
+    recipe: GRPORecipe
+    _buffered_inputs: Any  # the micro-batches of the step
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._step_times = {"generate": 0.0, "grade": 0.0, "logprob": 0.0}
+        self._sampling = False  # TRL is generating: log-probabilities it asks for may be put off
+        self._checks_gap = False  # the next micro-batch is the first of a step
+        self._sampled_logps: dict[str, torch.Tensor] | None = None  # of the micro-batch under way, to be checked
+        self._live_logps: torch.Tensor | None = None
+        super().__init__(**kwargs)
+
+    def _training(self) -> bool:
+        assert self.model is not None
+        return self.model.training
+
+    # -- repacking --------------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        before = self._buffered_inputs
+        inputs = super()._prepare_inputs(generation_batch)
+        if self._training() and self._buffered_inputs is not before:
+            self._repack()
+            inputs = self._buffered_inputs[self._step % self.args.steps_per_generation]
+        return inputs
+
+    @property
+    def _repacks(self) -> tuple[bool, bool]:
+        """Whether rows may be (left out, moved to another micro-batch): not where another term of the loss needs them
+        where they are."""
+        section = self.recipe.grpo
+        alone = not self._entropy_bonus_enabled and not self.aux_loss_enabled and self.top_entropy_quantile == 1.0
+        skips = alone and self.beta == 0.0 and section.skip_zero_signal
+        moves = alone and (self.beta == 0.0 or DENOMINATOR[self.loss_type] == "items") and section.pack_micro_batches
+        return skips, moves
+
+    def _repack(self) -> None:
+        """Repacks every update of the buffered step, and works out the log-probabilities that were put off."""
+        skips, moves = self._repacks
+        if skips or moves:
+            self._buffered_inputs = self._packed(self._buffered_inputs, skips, moves)
+        if self.recipe.grpo.clip_cov:
+            for batch in filter(None, self._buffered_inputs):
+                self._clip_covariance(batch)
+
+    def _packed(self, buffered: list[dict[str, Any]], skips: bool, moves: bool) -> list[dict[str, Any]]:
+        window = self.args.gradient_accumulation_steps if moves else 1
+        updates = [
+            PackedUpdate(
+                buffered[start : start + window],
+                self.loss_type,
+                skip=skips,
+                trim_prompts=positions_are_relative(self.model),
+                overhead=64 if self.accelerator.device.type == "cpu" else 4096,
+            )
+            for start in range(0, len(buffered), window)
+        ]
+        wanted = torch.tensor([[update.wanted for update in updates]], device=self.accelerator.device)
+        counts = self.accelerator.gather(wanted).amax(dim=0).tolist()  # collectives need as many passes everywhere
+        packed = [b for update, count in zip(updates, counts, strict=True) for b in update.micro_batches(count)]
+        metrics = self._metrics["train"]
+        metrics["skipped_rollouts"].append(sum(update.skipped for update in updates) / len(updates))
+        real = [batch for batch in packed if batch]
+        cells = sum(whole(batch)["attention_mask"].numel() for batch in real)
+        metrics["padding"].append(1.0 - sum(int(whole(batch)["attention_mask"].sum()) for batch in real) / cells)
+        if self._puts_off_logps and "old_per_token_logps" in buffered[0]:
+            for batch in real:
+                batch["old_per_token_logps"] = self._current_logps(batch)
+        return packed
+
+    @property
+    def _puts_off_logps(self) -> bool:
+        """Whether the sampling policy's log-probabilities can wait until it is known which rollouts need them."""
+        rejects = self.recipe.grpo.geometric_rejection is not None
+        return any(self._repacks) and self.beta == 0.0 and not self.use_vllm and not rejects
+
+    def _current_logps(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Log-probabilities of the completions under the policy as it is: [rows, completion]."""
+        started = time.perf_counter()
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            parts = whole(batch)
+            logps, _, _ = self._get_per_token_logps_and_entropies(
+                self.model,
+                parts["input_ids"],
+                parts["attention_mask"],
+                batch["completion_ids"].size(1),
+                batch_size=self.args.per_device_train_batch_size,
+            )
+        self._step_times["logprob"] += time.perf_counter() - started
+        return logps
+
+    # -- corrections ------------------------------------------------------------------------------------------------
+
+    def _reject(self, output: dict[str, Any]) -> dict[str, Any]:
+        """Takes rollouts the sampler's policy would hardly have written out of the loss and of its denominator."""
+        low, high = self.recipe.grpo.geometric_rejection or (0.0, 1.0)
+        sampled = output.get("sampling_per_token_logps")
+        if sampled is None:
+            raise TrainingFault(
+                "grpo.geometric_rejection: this engine gives no log-probabilities; use vLLM, or fast_sampling with"
+                " unsharded weights"
+            )
+        trained = output.get("old_per_token_logps")
+        if trained is None:
+            trained = output["old_per_token_logps"] = self._current_logps(output)
+        kept = geometric_rejection(sampled, trained, output["completion_mask"], low, high)
+        output["completion_mask"] = output["completion_mask"] * kept[:, None]
+        output["rejected"] = ~kept
+        mask = output["completion_mask"] * output["tool_mask"] if "tool_mask" in output else output["completion_mask"]
+        output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
+        share = self.accelerator.gather((~kept).float()).mean().item()
+        self._metrics["train"]["sampling/rejected_rollouts"].append(share)
+        return output
+
+    def _clip_covariance(self, batch: dict[str, Any]) -> None:
+        section = self.recipe.grpo
+        logps = batch.get("old_per_token_logps", batch.get("sampling_per_token_logps"))
+        if logps is None:
+            logps = self._current_logps(batch)
+        low, high = section.clip_cov_range
+        kept = clip_cov_mask(
+            logps, batch["advantages"], batch["completion_mask"], share=section.clip_cov, low=low, high=high
+        )
+        batch["advantages"] = batch["advantages"].reshape(len(kept), -1) * kept
+
+    # -- the loss ---------------------------------------------------------------------------------------------------
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, logits_to_keep: int, **options: Any
+    ) -> Any:
+        if self._sampling and self._puts_off_logps:
+            return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
+        found = super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **options)
+        if torch.is_grad_enabled():
+            self._live_logps = found[0]
+        return found
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        if not inputs:  # repacking left nothing for this micro-batch
+            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+        loss = super()._compute_loss(model, inputs)
+        if not self._training():
+            return loss
+        logps, self._live_logps = self._live_logps, None
+        assert logps is not None
+        if self._checks_gap:
+            self._checks_gap = False
+            self._check_gap(logps.detach(), inputs)
+        if self.recipe.grpo.kl_cov:
+            loss = loss + self._covariance_penalty(logps, inputs)
+        if not torch.isfinite(loss):
+            step = self.state.global_step // (self.recipe.grpo.updates_per_step * self.recipe.grpo.num_iterations) + 1
+            raise TrainingFault(
+                f"step {step}: the loss is {loss.item()}; nothing of this step was applied. Lower grpo.learning_rate or"
+                f" grpo.max_grad_norm, or use bf16 instead of fp16; {CONTINUES}"
+            )
+        return loss
+
+    def _covariance_penalty(self, logps: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
+        section = self.recipe.grpo
+        mask = inputs["completion_mask"]
+        old = inputs.get("old_per_token_logps", logps.detach())
+        penalty = kl_cov_penalty(logps, old, inputs["advantages"], mask, share=section.kl_cov).sum()
+        steps = self.current_gradient_accumulation_steps
+        if DENOMINATOR[self.loss_type] == "items":
+            items = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+            return section.kl_cov_coef * penalty / (items * steps / self.args.steps_per_generation)
+        return section.kl_cov_coef * penalty / (mask.sum().clamp(min=1) * steps)
+
+    def _check_gap(self, trained: torch.Tensor, inputs: dict[str, Any]) -> None:
+        """Compares the sampler's log-probabilities with the trainer's before the policy has moved."""
+        sampled = inputs.get("sampling_per_token_logps")
+        if sampled is None:
+            return
+        gap = (trained - sampled).abs()
+        valid = inputs["completion_mask"].bool() & ~torch.isnan(gap)
+        sums = torch.stack([gap[valid].sum(), valid.sum().to(gap.dtype)])
+        total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        largest = gap[valid].max() if valid.any() else gap.new_zeros(())
+        mean = total / max(1.0, count)
+        metrics = self._metrics["train"]
+        metrics["sampling/logprob_gap"].append(mean)
+        metrics["sampling/logprob_gap_max"].append(self.accelerator.gather(largest).max().item())
+        bound = self.recipe.alarms.stop_logprob_gap
+        if bound is not None and not mean <= bound:
+            raise TrainingFault(
+                f"the sampler's and the trainer's log-probabilities differ by {mean:.3g} a token on the mean, above"
+                f" alarms.stop_logprob_gap ({bound:g}): what was sampled is not what is trained on (stale or mangled"
+                f" weights in the engine, another temperature); {CONTINUES}"
+            )
+
+
+def positions_are_relative(model: Any) -> bool:
+    """Whether shifting a whole sequence changes nothing: rotary embeddings whose angles do not depend on its length."""
+    config = model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None)
+    if not rope:
+        return False
+    kinds = [part.get("rope_type", "default") for part in ([rope] if "rope_theta" in rope else rope.values())]
+    return not {"dynamic", "longrope"} & set(kinds)
+
+
+def whole(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Prompt and completion of a micro-batch side by side: [rows, prompt + completion]."""
+    return {
+        "input_ids": torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+        "attention_mask": torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+    }

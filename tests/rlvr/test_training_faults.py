@@ -1,0 +1,255 @@
+"""What goes wrong on the way: noticed, named, and continued from as if it had not happened."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from test_grpo_trainer import GROUP, PROBLEMS, recipe, weights
+
+import rlvr.training.grpo_trainer as grpo_trainer
+from rlvr.config import AlarmSection
+from rlvr.training.alarms import Alarms
+from rlvr.training.checkpoints import complete_checkpoints
+from rlvr.training.faults import Preempted, TrainingFault
+from rlvr.training.grpo import train_grpo
+
+TWO_PHASES = {
+    "grpo": {"save_steps": 1, "save_total_limit": 10, "updates_per_step": 2},
+    "budget": {"policy": "knapsack", "estimator": "beta", "low": 2, "high": 12},
+    "curriculum": {"phases": [{"steps": 2, "problems": 12}, {"steps": 2, "problems": 8}]},
+}
+
+
+def rollouts(folder: Path, step: int) -> list[dict]:
+    return pq.read_table(folder / "rollouts" / "stage1" / f"step-{step:06d}.parquet").to_pylist()
+
+
+@pytest.fixture(scope="module")
+def whole(warm_model, problems_file, tmp_path_factory) -> Path:
+    """A run of two phases that nothing happened to."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train_grpo(recipe(warm_model, problems_file, out, **TWO_PHASES))
+    return out
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    for name, tensor in weights(theirs / "final").items():
+        assert torch.equal(tensor, weights(ours / "final")[name]), name
+    for step in (1, 2, 3, 4):
+        assert rollouts(ours, step) == rollouts(theirs, step)
+    read = [json.loads((run / "final" / "rlvr_state.json").read_text()) for run in (ours, theirs)]
+    assert read[0] == read[1]
+    assert [json.loads(line)["step"] for line in (ours / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+
+
+def die_in(moment: str, run) -> None:
+    """Child process: trains, and is gone without a word at its third step's (second phase's) `moment`."""
+    from rlvr.curriculum import ProblemSchedule
+    from rlvr.rewards import ProgramGrader
+    from rlvr.rollouts.sampling import GroupSampler
+    from rlvr.training import grpo_trainer, update
+
+    def killing(owner, name, after):
+        inner = getattr(owner, name)
+        calls = []
+
+        def wrapped(*args, **kwargs):
+            calls.append(1)
+            if len(calls) > after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return inner(*args, **kwargs)
+
+        setattr(owner, name, wrapped)
+
+    if moment == "generation":
+        killing(GroupSampler, "_choose", 40)
+    elif moment == "grading":
+        killing(ProgramGrader, "grade", 2)
+    elif moment == "update":
+        killing(update.UpdateTrainer, "_compute_loss", 5)
+    elif moment == "checkpoint":
+        killing(grpo_trainer, "publish_checkpoint", 2)
+    elif moment == "phase switch":
+        killing(ProblemSchedule, "_begin", 1)
+    train_grpo(run)
+
+
+@pytest.mark.parametrize("moment", ["generation", "grading", "update", "checkpoint", "phase switch"])
+def test_killed_at_any_moment_the_same_command_ends_as_if_nothing_had_been(
+    moment, whole, warm_model, problems_file, tmp_path
+):
+    out = tmp_path / "run"
+    run = recipe(warm_model, problems_file, out, **TWO_PHASES)
+    child = multiprocessing.get_context("fork").Process(target=die_in, args=(moment, run))
+    child.start()
+    child.join(300)
+    assert child.exitcode == -signal.SIGKILL
+    assert not (out / "final").exists()
+    train_grpo(run)
+    assert_same_run(out, whole)
+
+
+def test_a_schedulers_signal_ends_the_run_with_a_checkpoint_and_it_continues(
+    whole, warm_model, problems_file, tmp_path
+):
+    out = tmp_path / "run"
+    settings = {**TWO_PHASES, "grpo": {**TWO_PHASES["grpo"], "save_steps": 100}}
+    run = recipe(warm_model, problems_file, out, **settings)
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 300
+        while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    with pytest.raises(Preempted, match="SIGTERM after step") as stopped:
+        train_grpo(run)
+    thread.join()
+    assert stopped.value.exit_code == 75 and signal.getsignal(signal.SIGTERM) == before
+    assert len(complete_checkpoints(out)) == 1 and not (out / "final").exists()
+    train_grpo(run)
+    assert_same_run(out, whole)
+
+
+@pytest.mark.parametrize("fault", [None, "stale", "mangled"])
+def test_a_sampler_with_other_weights_than_the_trainers_is_noticed(
+    fault, warm_model, problems_file, tmp_path, monkeypatch
+):
+    """The engine keeps the first step's weights, or gets one matrix wrong; without a fault the gap is rounding."""
+    import copy
+
+    inner, kept = grpo_trainer.sample, []
+
+    def faulty(model, prompt_ids, **options):
+        if not kept:
+            kept.append(copy.deepcopy(model))
+            if fault == "mangled":
+                torch.nn.init.normal_(kept[0].model.layers[0].mlp.down_proj.weight, std=0.3)
+        engine = kept[0] if fault else model
+        engine.config._attn_implementation = model.config._attn_implementation
+        return inner(engine, prompt_ids, **options)
+
+    monkeypatch.setattr(grpo_trainer, "sample", faulty)
+    run = recipe(
+        warm_model,
+        problems_file,
+        tmp_path / "run",
+        grpo={"max_steps": 3, "save_steps": 1, "learning_rate": 0.02 if fault == "stale" else 1e-3},
+        alarms={"max_logprob_gap": 0.001, "stop_logprob_gap": 0.02},
+    )
+    if fault:
+        with pytest.raises(TrainingFault, match="what was sampled is not what is trained on") as stopped:
+            train_grpo(run)
+        assert stopped.value.exit_code == 1
+        assert len(complete_checkpoints(tmp_path / "run")) == (1 if fault == "stale" else 0)
+        return
+    train_grpo(run)
+    for line in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()):
+        assert line["sampling/logprob_gap"] < 1e-4 and line["alarms"] >= 0
+
+
+def test_weights_that_blow_up_end_the_run_before_they_are_saved(warm_model, problems_file, tmp_path):
+    run = recipe(
+        warm_model, problems_file, tmp_path / "run", grpo={"learning_rate": 1e25, "save_steps": 1, "max_grad_norm": 1e9}
+    )
+    with pytest.raises(TrainingFault, match=r"step \d: (the loss is|the policy's logits are NaN|what was)"):
+        train_grpo(run)
+    assert not (tmp_path / "run" / "final").exists()
+
+
+def test_dynamic_sampling_fills_the_step_with_groups_that_carry_a_signal(warm_model, problems_file, tmp_path):
+    out = tmp_path / "run"
+    run = recipe(
+        warm_model, problems_file, out, budget={"policy": "dynamic_sampling", "max_rounds": 3}, grpo={"max_steps": 2}
+    )
+    train_grpo(run)
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    budget = PROBLEMS * GROUP
+    for step, line in enumerate(lines, 1):
+        rows = rollouts(out, step)
+        assert len(rows) == line["budget/rollouts"] == line["budget/rounds"] * budget
+        assert len({row["problem_id"] for row in rows}) * GROUP == len(rows)  # refills are other problems
+        trained = [row for row in rows if row["advantage"] != 0]
+        assert 0 < len(trained) <= budget
+        mixed = {row["group"] for row in rows if len({r["reward"] for r in rows if r["group"] == row["group"]}) > 1}
+        assert len(trained) == min(budget, len(mixed) * GROUP)
+    assert any(line["budget/rounds"] > 1 for line in lines)
+
+
+def test_rollouts_the_sampler_would_hardly_repeat_are_rejected(warm_model, problems_file, tmp_path, monkeypatch):
+    inner = grpo_trainer.sample
+
+    def wrong_numbers(*args, **options):
+        tokens, logps = inner(*args, **options)
+        return tokens, [[p - 0.3 for p in row] if i % 3 == 0 else row for i, row in enumerate(logps)]
+
+    monkeypatch.setattr(grpo_trainer, "sample", wrong_numbers)
+    run = recipe(
+        warm_model,
+        problems_file,
+        tmp_path / "run",
+        grpo={"max_steps": 1, "geometric_rejection": [0.99, 1.01], "clip_cov": 0.01},
+    )
+    train_grpo(run)
+    (line,) = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    assert line["sampling/rejected_rollouts"] == pytest.approx(1 / 3)
+
+
+def test_alarms_ring_while_a_bound_is_crossed_and_are_written_once(caplog):
+    alarms = Alarms(AlarmSection(min_entropy=0.1, max_truncation=0.5))
+    assert alarms.check(1, {"entropy": 0.2, "completions/clipped_ratio": None}) == []
+    assert alarms.check(2, {"entropy": 0.05, "completions/clipped_ratio": 0.6}) == ["entropy", "truncation"]
+    assert alarms.check(3, {"entropy": 0.04}) == ["entropy"]
+    assert alarms.check(4, {"entropy": 0.2}) == []
+    assert alarms.check(5, {"entropy": 0.01}) == ["entropy"]
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == ["step 2", "step 2", "step 5"]
+    assert Alarms(AlarmSection(min_entropy=None)).check(1, {"entropy": 0.0}) == []
+
+
+def test_an_engine_that_no_longer_answers_ends_the_process_with_its_name():
+    code = (
+        "import time\n"
+        "from rlvr.training.faults import watched_server\n"
+        "with watched_server('http://127.0.0.1:9/health', patience_s=0.5, every_s=0.1):\n"
+        "    time.sleep(300)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 1
+    assert "generation engine http://127.0.0.1:9/health: no answer" in done.stderr
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(whole, warm_model, problems_file, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    run = recipe(warm_model, problems_file, out, **TWO_PHASES)
+    inner = grpo_trainer.publish_checkpoint
+    calls = []
+
+    def full(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device", str(out))
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(grpo_trainer, "publish_checkpoint", full)
+    with pytest.raises(OSError, match="No space left"):
+        train_grpo(run)
+    assert [step for step, _ in complete_checkpoints(out)] == [2]
+    shutil.rmtree(out / ".incomplete", ignore_errors=True)
+    train_grpo(run)
+    assert_same_run(out, whole)
