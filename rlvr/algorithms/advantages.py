@@ -19,7 +19,7 @@ def group_advantages(
 
     A_ij = (r_ij - mean_i) / (std_i + 1e-4) with the sample standard deviation of problem i's own group (`scale`:
     "group"), of the whole batch ("batch"), or no division ("none"; Dr. GRPO). NaN rewards (unscorable rollouts) stay
-    out of mean and std and get advantage 0, as does a group of one. With equal groups every float operation is the
+    out of mean and std and get advantage 0, as does a group of one; so does, exactly, a group of equal rewards. With equal groups every float operation is the
     one TRL's GRPOTrainer makes, so the results agree bit for bit.
 
     rewards: [rollouts] float. groups: [rollouts] integer keys in any order. clip: bound on |A| (Knapsack RL: 5).
@@ -55,4 +55,6 @@ def group_advantages(
     low = torch.where(torch.isnan(table), torch.inf, table).amin(dim=1)
     high = torch.where(torch.isnan(table), -torch.inf, table).amax(dim=1)
     mixed = (high > low)[index] & ~torch.isnan(rewards)
+    # a mean of equal rewards may be off by an ulp, which would cost the group its forward and backward for noise
+    advantages = torch.where((high > low)[index], advantages, torch.zeros_like(advantages))
     return advantages, mixed

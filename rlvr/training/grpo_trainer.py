@@ -210,14 +210,15 @@ class GroupedGRPOTrainer(UpdateTrainer):
         counts = [count for attempt in attempts for count in attempt.counts]
         kept = set(DynamicSampling.keep(mixed, counts, budget))
         rows: list[int] = []  # of all attempts, one after the other
-        group = place = 0
+        first = place = 0
         for attempt in attempts:
-            for count in attempt.counts:
-                if group in kept:
+            for number, count in enumerate(attempt.counts):
+                if first + number in kept:
                     rows += range(place, place + count)
                 else:
-                    attempt.dropped.add(group - sum(len(a.counts) for a in attempts[: attempts.index(attempt)]))
-                group, place = group + 1, place + count
+                    attempt.dropped.add(number)
+                place += count
+            first += len(attempt.counts)
         return regrouped([attempt.output for attempt in attempts], rows, self.accelerator, self._tokenizer.pad_token_id)
 
     def _training(self) -> bool:

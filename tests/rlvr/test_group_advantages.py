@@ -67,6 +67,13 @@ def test_a_lone_rollout_and_an_unscorable_one_have_no_advantage():
     assert mixed.tolist() == [False, False, True, True]
 
 
+@given(st.floats(-2, 2, width=32), st.integers(2, 130))
+@settings(max_examples=100, deadline=None)
+def test_a_group_of_equal_rewards_has_advantages_of_exactly_zero(reward, size):
+    advantages, mixed = group_advantages(torch.full((size,), reward), [0] * size)
+    assert not advantages.any() and not mixed.any()
+
+
 def test_the_clip_bounds_a_single_success_among_many():
     rewards = torch.tensor([1.0] + [0.0] * 63)
     free, _ = group_advantages(rewards, [0] * 64)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-from trl import GRPOConfig, GRPOTrainer
+from stock_trainer import AS_TRL, LOSSES, differences, logged, train_stock
+from transformers import AutoModelForCausalLM
+from trl import GRPOTrainer
 
-from rlvr.config import GRPORecipe, PromptSection, RecipeError
-from rlvr.curriculum import ProblemSchedule
-from rlvr.rewards import ProgramGrader
-from rlvr.rollouts.prompts import render_prompt
+from rlvr.config import GRPORecipe, RecipeError
 from rlvr.training.checkpoints import complete_checkpoints, read_state
-from rlvr.training.grpo import grpo_config, train_grpo
+from rlvr.training.grpo import train_grpo
+from rlvr.training.grpo_trainer import check_trl
 
 STEPS, PROBLEMS, GROUP = 3, 6, 4
-AS_TRL = {"skip_zero_signal": False, "pack_micro_batches": False, "fast_sampling": False}  # the same up to rounding
 
 
 def recipe(model: Path, problems: Path, out: Path, **changes) -> GRPORecipe:
@@ -50,8 +50,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return AutoModelForCausalLM.from_pretrained(folder).state_dict()
 
 
-@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "bnpo", "cispo"])
-def test_equal_groups_give_the_stock_trainers_weights_bit_for_bit(
+@pytest.mark.parametrize("loss_type", LOSSES)
+def test_equal_groups_give_the_stock_trainers_losses_and_weights_bit_for_bit(
     warm_model, problems_file, pipeline_set, tmp_path, loss_type
 ):
     ours = recipe(
@@ -61,34 +61,42 @@ def test_equal_groups_give_the_stock_trainers_weights_bit_for_bit(
         grpo={"loss_type": loss_type, "updates_per_step": 2, "epsilon": 0.1, **AS_TRL},
     )
     final = train_grpo(ours)
-
-    # the stock trainer on the same problems in the same order, with the same judge behind a plain reward function
-    schedule = ProblemSchedule([problem.id for problem in pipeline_set], PROBLEMS, [], seed=ours.seed)
-    by_id = {problem.id: problem for problem in pipeline_set}
-    order = [by_id[key] for step in range(STEPS) for key in schedule.problems(step, {})]
-    rows = [{"prompt": render_prompt(p, PromptSection(style="plain")), "problem_id": p.id} for p in order]
-    set_seed(ours.seed)
-    tokenizer = AutoTokenizer.from_pretrained(warm_model, padding_side="left")
-    config = grpo_config(ours, 1).to_dict()
-    config["output_dir"] = str(tmp_path / "stock")
-    with ProgramGrader(PromptSection(style="plain"), judge=ours.judge) as grader:
-
-        def reward(completions, problem_id, **columns):
-            return [g.score for g in grader.grade([by_id[key] for key in problem_id], completions)]
-
-        trainer = GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(warm_model, dtype=torch.float32),
-            processing_class=tokenizer,
-            reward_funcs=[reward],
-            args=GRPOConfig(**{k: v for k, v in config.items() if k not in ("generation_batch_size",)}),
-            train_dataset=Dataset.from_list(rows),
-        )
-        trainer.train()
-    stock = trainer.model.state_dict()
-    for name, tensor in weights(final).items():
-        assert torch.equal(tensor, stock[name]), name
+    stock, losses = train_stock(ours, pipeline_set, tmp_path / "stock")
+    assert differences(final, stock, logged(tmp_path / "ours"), losses) == []
     start = weights(warm_model)
-    assert any(not torch.equal(tensor, start[name]) for name, tensor in stock.items())  # something was learnt from
+    changed = stock.state_dict()
+    assert any(not torch.equal(tensor, changed[name]) for name, tensor in start.items())  # something was learnt from
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_stock_trainers_losses_and_weights_bit_for_bit(warm_model, problems_file, tmp_path):
+    ours = recipe(
+        warm_model,
+        problems_file,
+        tmp_path / "run",
+        judge={"workers": 1},
+        grpo={"per_device_train_batch_size": 6, "updates_per_step": 2, "max_steps": 2, "epsilon": 0.1, **AS_TRL},
+    )
+    file = tmp_path / "recipe.json"
+    file.write_text(ours.model_dump_json())
+    program = [str(Path(__file__).with_name("stock_trainer.py")), str(file), str(tmp_path / "result.json")]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program],
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found == {"processes": 2, "differ": {loss_type: [] for loss_type in LOSSES}}
+
+
+def test_another_trl_is_refused_at_import_by_the_name_of_what_changed(monkeypatch):
+    monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", lambda self, inputs: None)
+    with pytest.raises(ImportError, match=r"GRPOTrainer\._calculate_rewards has parameters \['self', 'inputs'\]"):
+        check_trl()
 
 
 def test_every_step_spends_its_budget_exactly_and_records_every_rollout(warm_model, problems_file, tmp_path):
