@@ -19,8 +19,8 @@ def group_advantages(
 
     A_ij = (r_ij - mean_i) / (std_i + 1e-4) with the sample standard deviation of problem i's own group (`scale`:
     "group"), of the whole batch ("batch"), or no division ("none"; Dr. GRPO). NaN rewards (unscorable rollouts) stay
-    out of mean and std and get advantage 0, as does a group of one; so does, exactly, a group of equal rewards. With equal groups every float operation is the
-    one TRL's GRPOTrainer makes, so the results agree bit for bit.
+    out of mean and std and get advantage 0, as does a group of one; so does, exactly, a group of equal rewards. With
+    equal groups every other float operation is the one TRL's GRPOTrainer makes, so the results agree bit for bit.
 
     rewards: [rollouts] float. groups: [rollouts] integer keys in any order. clip: bound on |A| (Knapsack RL: 5).
     """
