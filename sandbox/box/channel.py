@@ -1,6 +1,7 @@
 """Length-prefixed messages over the control socket: 4 bytes of length, 1 byte of kind, body.
 
-To the worker: I (set-up), J (job: program), T (test), A (abort the run), E (end of the job).
+To the worker: I (set-up), J (job: program), T (test), A (abort the run), E (end of the job), S (a job and its only
+test: length of the program, program, test).
 From it: R (ready), D (facts of a run), C (the program does not compile), H (still running), X (supervisor died).
 """
 
@@ -9,12 +10,14 @@ import struct
 
 HEAD = struct.Struct("<IB")
 _CHUNK = 1 << 20
+_BUFFER = 1 << 16  # in the memory of every run
 
 # cpu_us, wall_us, memory_kb (resident, above the baseline), address space slack kb (0: none is set), output bytes,
 # length of the options (JSON: call, arguments, files, collect, interactor); options, files and input follow
 TEST = struct.Struct("<QQQQQI")
 # reason, wait status, cpu_us, wall_us, peak kb, length of stderr tail, of the value, of the output
 RESULT = struct.Struct("<BiQQQIQQ")
+LENGTH = struct.Struct("<I")
 FINISHED, CPU, WALL, MEMORY, DISK, THREADS, ABORTED, UNSTARTED, OUTPUT = range(9)
 
 
@@ -27,7 +30,7 @@ class Channel:
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
-        self._buffer = bytearray(_CHUNK)
+        self._buffer = bytearray(_BUFFER)
 
     def head(self):
         """(kind, length of the body) of the next message; the body must be read next."""
@@ -48,7 +51,7 @@ class Channel:
         """Moves `length` bytes into `fd` and leaves no copy in this process, whose memory runs inherit."""
         view = memoryview(self._buffer)
         while length:
-            count = os.readv(self.fd, [view[: min(length, _CHUNK)]])
+            count = os.readv(self.fd, [view[: min(length, _BUFFER)]])
             if not count:
                 raise Closed
             done = 0
@@ -66,17 +69,33 @@ class Channel:
         while done < len(data):
             done += os.write(self.fd, data[done:])
 
-    def send_with_file(self, kind: str, body: bytes, fd: int, size: int) -> None:
-        """Sends `body` followed by the first `size` bytes of the file `fd`."""
-        head = HEAD.pack(len(body) + size, ord(kind)) + body
-        if size <= 65536:
-            data = os.pread(fd, size, 0)
-            self._write(head + data + bytes(size - len(data)))
+    def send_files(self, kind: str, body: bytes, parts) -> None:
+        """Sends `body`, then of each (descriptor, offset, length) that part of a file; keeps no copy."""
+        total = len(body)
+        for _, _, length in parts:
+            total += length
+        head = HEAD.pack(total, ord(kind)) + body
+        if len(head) + total > _BUFFER:
+            self._write(head)
+            for fd, offset, length in parts:
+                self._send_file(fd, offset, length)
             return
-        self._write(head)
-        done = 0
-        while done < size:
-            count = os.sendfile(self.fd, fd, done, min(size - done, _CHUNK))
+        end = len(head)
+        with memoryview(self._buffer) as view:
+            view[:end] = head
+            for fd, offset, length in parts:
+                if length:
+                    count = os.preadv(fd, [view[end : end + length]], offset)
+                    if count != length:
+                        raise OSError("a file shrank while it was read")
+                    end += length
+            self._write(view[:end])
+            view[:end] = bytes(end)
+
+    def _send_file(self, fd: int, offset: int, length: int) -> None:
+        while length:
+            count = os.sendfile(self.fd, fd, offset, min(length, _CHUNK))
             if count == 0:
-                raise OSError("output file shrank while it was read")
-            done += count
+                raise OSError("a file shrank while it was read")
+            offset += count
+            length -= count

@@ -70,11 +70,13 @@ def main() -> None:
     os.set_inheritable(control, False)
     line = channel.Channel(control)
     kind, length = line.head()
-    assert kind == "I", kind
+    if kind != "I":
+        raise SystemExit(f"unexpected message {kind!r} at the start")
     setup = json.loads(line.read(length))
 
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # a supervisor waits for it with a time limit
     os.umask(0o077)
     os.makedirs(setup["scratch"], 0o700, exist_ok=True)
     os.chdir(setup["scratch"])

@@ -34,6 +34,7 @@ class Program:
     managed: bool = False
 
     def message(self, limits: RunLimits) -> bytes:
+        """The program as the supervisor reads it: its kind, then source or command."""
         if self.kind == "python":
             return b"P" + self.source
         return b"N" + json.dumps(self.command(limits.memory_kb)).encode()
@@ -139,6 +140,11 @@ class Job:
     attempts: int = 0
     cancelled: bool = False
     killed_at: set[int] = field(default_factory=set)
+
+    @property
+    def single(self) -> bool:
+        """Whether one process both compiles and runs: nothing is gained by compiling apart for one test."""
+        return len(self.inputs) == 1 and self.inputs[0].interactor is None
 
 
 def test_message(item: RunInput, limits: RunLimits, program: Program) -> bytes:

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from sandbox.box import channel
 from sandbox.execution.job import Job, read_facts, test_message
 from sandbox.execution.worker import START_S, Worker, WorkerFailed, shortfall, unpack_status
 
@@ -191,11 +192,17 @@ class Pool:
     def _start_job(self, worker: Worker, job: Job) -> None:
         worker.job = job
         worker.heard = time.monotonic()
-        worker.send("J", job.program.message(job.limits))
+        if not job.single:
+            worker.send("J", job.program.message(job.limits))
         self._send_test(worker, job)
 
     def _send_test(self, worker: Worker, job: Job) -> None:
-        worker.send("T", test_message(job.inputs[job.position], job.limits, job.program))
+        test = test_message(job.inputs[job.position], job.limits, job.program)
+        if job.single:
+            program = job.program.message(job.limits)
+            worker.send("S", channel.LENGTH.pack(len(program)) + program, test)
+        else:
+            worker.send("T", test)
         self._push(worker)
 
     def _push(self, worker: Worker) -> None:
@@ -259,7 +266,8 @@ class Pool:
             self._finish(worker, job)
 
     def _finish(self, worker: Worker, job: Job, error: str | None = None, compile_error: str | None = None) -> None:
-        worker.send("E")
+        if not job.single:
+            worker.send("E")
         worker.job = None
         worker.jobs_done += 1
         job.on_done(error, compile_error)

@@ -43,7 +43,7 @@ class Worker:
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 ours.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
                 theirs.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
-            command = runtime.zygote_command(theirs.fileno())
+            command = runtime.zygote_command(theirs.fileno(), runtime.compiled_box(artifacts))
             if level == "namespaced":
                 command = bwrap.command(command, read_only=(artifacts, *runtimes))
                 scratch = bwrap.SCRATCH

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import sys
 import sysconfig
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +27,11 @@ def interpreter() -> str:
 @cache
 def library_paths() -> tuple[str, ...]:
     """Read-only paths a Python program needs: the standard library and shared libraries."""
-    wanted = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), *_SYSTEM_LIBRARIES, *_SMALL_FILES]
+    base = {
+        "platbase": sysconfig.get_config_var("installed_platbase") or sys.base_exec_prefix
+    }  # not a virtual environment
+    wanted = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib", vars=base)]
+    wanted += [*_SYSTEM_LIBRARIES, *_SMALL_FILES]
     prefix = Path(interpreter()).parent.parent
     if str(prefix) not in ("/", "/usr"):
         wanted.append(str(prefix / "lib"))
@@ -55,9 +61,27 @@ def environment() -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
         "MALLOC_ARENA_MAX": "1",
+        "LD_BIND_NOW": "1",  # or every run would look up, and write down, the same functions again
     }
 
 
-def zygote_command(control: int) -> list[str]:
-    """Command that starts the warm process; `control` is its end of the control socket."""
-    return [interpreter(), "-S", "-s", "-P", "-B", str(BOX / "zygote.py"), str(control)]
+def compiled_box(directory: str) -> str:
+    """Path of the box's modules as byte code, made under `directory` if it is not there.
+
+    A warm process that had to parse them itself would keep the parser's memory, and every fork would copy its map.
+    """
+    box = os.path.join(directory, "box")
+    if not os.path.isdir(box):
+        partial = tempfile.mkdtemp(prefix="box-", dir=directory)
+        os.chmod(partial, 0o755)
+        for source in BOX.glob("*.py"):
+            made = os.path.join(partial, f"{source.stem}.pyc")
+            py_compile.compile(str(source), cfile=made, dfile=f"<box>/{source.name}", doraise=True, optimize=2)
+        os.rename(partial, box)
+    return box
+
+
+def zygote_command(control: int, box: str) -> list[str]:
+    """Command that starts the warm process; `control` is its end of the control socket, `box` the compiled modules."""
+    flags = ["-S", "-s", "-P", "-B", "-X", "no_debug_ranges"]
+    return [interpreter(), *flags, os.path.join(box, "zygote.pyc"), str(control)]

@@ -41,6 +41,12 @@ def descendants(pid: int) -> list[psutil.Process]:
         return []
 
 
+def running(worker: int) -> bool:
+    """Whether a worker has a run under way: more processes than the container's first and the warm one."""
+    processes = descendants(worker)
+    return len(processes) > 1 + any("bwrap" in process.name() for process in processes[:1])
+
+
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -52,7 +58,7 @@ def test_a_worker_killed_in_mid_run_is_replaced_and_the_job_run_again(own_judge:
     victim = own_judge.worker_pids()[0]
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(own_judge.judge, SLEEPER, [TestCase("0.6", "1")])
-        wait_for(lambda: len(descendants(victim)) >= 3)
+        wait_for(lambda: running(victim))
         os.kill(victim, signal.SIGKILL)
         assert future.result(60).accepted
     assert own_judge.workers_replaced == 1
@@ -62,7 +68,7 @@ def test_a_job_that_loses_two_workers_is_an_infrastructure_error(own_judge: Judg
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(own_judge.judge, SLEEPER, [TestCase("30", "1")])
         for _ in range(2):
-            wait_for(lambda: any(len(descendants(pid)) >= 3 for pid in own_judge.worker_pids()))
+            wait_for(lambda: any(running(pid) for pid in own_judge.worker_pids()))
             victim = own_judge.worker_pids()[0]
             os.kill(victim, signal.SIGKILL)
             wait_for(lambda victim=victim: victim not in own_judge.worker_pids())  # type: ignore[misc]
@@ -86,7 +92,7 @@ def test_no_process_is_left_after_close(judge_at: Callable[[str], Judge]) -> Non
     judge = Judge(workers=2, protection=level, cache=False)
     with ThreadPoolExecutor(4) as threads:
         futures = [threads.submit(judge.judge, SLEEPER + f"#{n}", [TestCase("30", "1")]) for n in range(4)]
-        wait_for(lambda: sum(len(descendants(pid)) >= 3 for pid in judge.worker_pids()) == 2)
+        wait_for(lambda: sum(running(pid) for pid in judge.worker_pids()) == 2)
         pids = [process.pid for pid in judge.worker_pids() for process in descendants(pid)]
         judge.close()
         assert {future.result(10).verdict for future in futures} == {Verdict.IE}
@@ -209,7 +215,7 @@ def test_workers_die_with_a_killed_caller() -> None:
     assert process.stdout is not None
     pids = [int(pid) for pid in process.stdout.readline().split()]
     assert pids
-    wait_for(lambda: len(descendants(process.pid)) >= 4)
+    wait_for(lambda: any(running(child.pid) for child in psutil.Process(process.pid).children()))
     everyone = [p.pid for p in descendants(process.pid)[1:]]
     process.kill()
     process.wait()
