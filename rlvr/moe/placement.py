@@ -116,7 +116,7 @@ def _plan_layer(load: np.ndarray, ranks: int, per_rank: int, redundant: int, nod
     items = np.repeat(np.arange(len(load)), copies)
     weights = np.repeat(load / copies, copies)
     by_node = _pack(items, weights, nodes, per_rank * (ranks // nodes))
-    rows = []
+    rows: list[np.ndarray] = []
     for chosen in by_node:
         members = _pack(items[chosen], weights[chosen], ranks // nodes, per_rank)
         rows.extend(chosen[part] for part in members)
@@ -153,9 +153,9 @@ def _exchange(bins: list[list[int]], items: np.ndarray, weights: np.ndarray) -> 
             here, there = items[bins[top]], items[bins[other]]
             clash = np.isin(here, there)[:, None] | np.isin(there, here)
             busier[clash | (moved <= 0)] = np.inf
-            i, j = np.unravel_index(int(busier.argmin()), busier.shape)
+            i, j = divmod(int(busier.argmin()), busier.shape[1])
             if best is None or busier[i, j] < best[0]:
-                best = (float(busier[i, j]), other, int(i), int(j))
+                best = (float(busier[i, j]), other, i, j)
         if best is None or best[0] >= totals[top] * (1 - 1e-9):
             return
         _, other, i, j = best
