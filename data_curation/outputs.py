@@ -179,7 +179,17 @@ def write_outputs(
             write_export(layout, side, out / "exports" / layout / f"{split}.parquet", config.outputs, split=split)
     environment = _environment(out, steps)
     save_bytes((json.dumps(environment, indent=2) + "\n").encode(), out / "environment.json")
-    write_report(out / "report.html", config, funnel, environment, dropped, verification, problems)
+    write_report(
+        out / "report.html",
+        config,
+        funnel,
+        environment,
+        dropped,
+        verification,
+        problems,
+        contamination,
+        out / "stages",
+    )
     return result
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,17 @@ import jinja2
 import yaml
 
 from data_curation.config import CurationConfig
+from data_curation.excerpts import duplicate_pairs, excerpt, texts_of
+from data_curation.families import unit_hash
 from data_curation.schema import Problem
+from data_curation.stages.split import HELDOUT
 from data_curation.storage import save_bytes
 
 EXAMPLES = 12  # rows shown of each table of single problems
+PAIRS = 6  # duplicates shown side by side
+KEPT = 6  # kept problems shown whole
+_LEVELS = ("introductory", "easy", "interview", "medium", "medium_hard", "hard", "competition", "very_hard", "unrated")
+Bars = list[tuple[str, int, int]]  # (label, training problems, held-out problems)
 
 
 def write_report(
@@ -25,37 +33,149 @@ def write_report(
     dropped: Sequence[dict[str, Any]],
     verification: Sequence[dict[str, Any]],
     problems: Sequence[Problem],
+    contamination: Sequence[dict[str, Any]] = (),
+    stages: Path | None = None,
 ) -> None:
-    """Writes the report to `path`, replacing it in one move."""
+    """Writes the report to `path`, replacing it in one move. `stages` is where the run keeps the stages' outputs."""
     loader = jinja2.PackageLoader("data_curation", "templates")
     template = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined).get_template(
         "report.html.j2"
     )
+    texts = _dropped_texts(dropped, [stage["stage"] for stage in funnel["stages"]], stages)
     reasons = Counter((row["stage"], row["reason"]) for row in dropped)
     shown: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in dropped:
-        shown.setdefault((row["stage"], row["reason"]), []).append(row)
+        examples = shown.setdefault((row["stage"], row["reason"]), [])
+        if len(examples) < EXAMPLES:
+            text = texts.get(row["stage"], {}).get(row["id"])
+            examples.append(
+                {**row, "title": text["title"] if text else "", "text": excerpt(text["statement"]) if text else ""}
+            )
+    copies = _of(dropped, "deduplicate")
     page = template.render(
         config=config,
         recipe=yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False),
         funnel=funnel,
         environment=environment,
         largest=max([stage["in"] for stage in funnel["stages"]] + [1]),
-        groups=[(stage, reason, count, shown[stage, reason][:EXAMPLES]) for (stage, reason), count in reasons.items()],
+        groups=[(stage, reason, count, shown[stage, reason]) for (stage, reason), count in reasons.items()],
+        pairs=duplicate_pairs(copies, texts.get("deduplicate", {}), PAIRS),
+        copies=len(copies),
+        contamination=contamination,
         weak=[row for row in verification if row["weaknesses"]],
+        kept=_kept(problems),
         examples=EXAMPLES,
-        test_counts=_test_counts(problems),
+        charts=charts(problems),
+        undated=sum(problem.date is None for problem in problems),
     )
     save_bytes(page.encode(), path)
 
 
-def _test_counts(problems: Sequence[Problem]) -> list[tuple[str, int]]:
-    """(range of tests per problem, number of problems), for a bar chart."""
-    bounds = ((0, 0), (1, 2), (3, 4), (5, 9), (10, 19), (20, 49), (50, 10**9))
-    return [
+def _of(rows: Iterable[dict[str, Any]], stage: str) -> list[dict[str, Any]]:
+    return [row for row in rows if row["stage"] == stage]
+
+
+def _dropped_texts(
+    dropped: Sequence[dict[str, Any]], names: Sequence[str], stages: Path | None
+) -> dict[str, dict[str, dict[str, str]]]:
+    """stage -> id -> text, of the dropped problems that are shown and of what was kept instead of them."""
+    found = {}
+    for number, name in enumerate(names):
+        if stages is None or number == 0:  # rows that could not be read never were problems
+            continue
+        rows = _of(dropped, name)
+        wanted = {row["id"] for row in _first_of_each_reason(rows)} | {
+            identity for row in rows if row["kept_instead"] for identity in (row["id"], row["kept_instead"])
+        }
+        found[name] = texts_of(stages / f"{number - 1}-{names[number - 1]}", wanted)
+    return found
+
+
+def _first_of_each_reason(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    counts: Counter[str] = Counter()
+    first = []
+    for row in rows:
+        counts[row["reason"]] += 1
+        if counts[row["reason"]] <= EXAMPLES:
+            first.append(row)
+    return first
+
+
+def _kept(problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
+    """A few kept problems, the same in every run: those whose ids hash lowest."""
+    chosen = sorted(problems, key=lambda problem: unit_hash(f"shown {problem.id}"))[:KEPT]
+    return [(problem, excerpt(problem.statement)) for problem in chosen]
+
+
+def charts(problems: Sequence[Problem]) -> list[tuple[str, Bars]]:
+    """(title, bars) of the histograms that have something to tell: difficulty, rating, date, sizes."""
+    years = {problem.date.year for problem in problems if problem.date}
+    by_month = len(years) <= 2
+    found = [
+        ("Difficulty", _counted(problems, lambda p: p.difficulty or "not stated", key=_level)),
         (
-            str(low) if low == high else f"{low} or more" if high == 10**9 else f"{low} to {high}",
-            sum(low <= len(p.tests) <= high for p in problems),
-        )
-        for low, high in bounds
+            "Rating",
+            _ranged(problems, lambda p: p.rating, (0, 800, 1000, 1200, 1400, 1600, 1800, 2000, 2400, 2800, 3200)),
+        ),
+        (
+            "Contest month" if by_month else "Contest year",
+            _counted(problems, lambda p: p.date.strftime("%Y-%m" if by_month else "%Y") if p.date else None),
+        ),
+        ("Tests per problem", _ranged(problems, lambda p: len(p.tests), (0, 1, 2, 3, 5, 10, 20, 50, 100))),
+        ("Words in the statement", _ranged(problems, _words, (0, 25, 50, 100, 200, 300, 500, 1000))),
+        ("Size of all tests, kB", _ranged(problems, _kilobytes, (0, 1, 2, 11, 101, 1001, 10_001))),
+        ("Known solutions", _ranged(problems, lambda p: len(p.solutions), (0, 1, 2, 5, 10, 20))),
     ]
+    return [(title, bars) for title, bars in found if bars]
+
+
+def _words(problem: Problem) -> int:
+    return len(problem.statement.split())
+
+
+def _kilobytes(problem: Problem) -> int:
+    """Rounded up, so that 0 means no tests."""
+    return math.ceil(sum(len(test.input) + len(test.output) + len(test.call or "") for test in problem.tests) / 1000)
+
+
+def _level(label: str) -> tuple[int, str]:
+    """Numbers in order, then known names from easy to hard, then the others by name."""
+    if label.isdecimal():
+        return int(label), ""
+    return (1000 + _LEVELS.index(label), "") if label in _LEVELS else (2000, label)
+
+
+def _counted(
+    problems: Sequence[Problem],
+    value: Callable[[Problem], str | None],
+    key: Callable[[str], Any] = lambda label: label,
+) -> Bars:
+    sides: dict[str, list[int]] = {}
+    for problem in problems:
+        label = value(problem)
+        if label is not None:
+            sides.setdefault(label, [0, 0])[HELDOUT in problem.tags] += 1
+    return [(label, *sides[label]) for label in sorted(sides, key=key)]  # type: ignore[misc]
+
+
+def _ranged(problems: Sequence[Problem], value: Callable[[Problem], float | None], bounds: Sequence[int]) -> Bars:
+    """Counts between successive bounds; the last bound has no end. Empty ranges at both ends are left out."""
+    counts = [[0, 0] for _ in bounds]
+    for problem in problems:
+        found = value(problem)
+        if found is not None:
+            place = max((n for n, low in enumerate(bounds) if found >= low), default=0)
+            counts[place][HELDOUT in problem.tags] += 1
+    used = [n for n, pair in enumerate(counts) if sum(pair)]
+    if not used:
+        return []
+    labels = [_range_label(bounds, n) for n in range(len(bounds))]
+    return [(labels[n], counts[n][0], counts[n][1]) for n in range(used[0], used[-1] + 1)]
+
+
+def _range_label(bounds: Sequence[int], place: int) -> str:
+    low = bounds[place]
+    if place + 1 == len(bounds):
+        return f"{low:,} or more"
+    high = bounds[place + 1] - 1
+    return f"{low:,}" if high <= low else f"{low:,} to {high:,}"
