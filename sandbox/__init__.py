@@ -1,21 +1,11 @@
 """Run untrusted programs, compare their output, give verdicts."""
 
 from sandbox.cases import Limits, TestCase
+from sandbox.door import ajudge, as_completed, configure, execute, judge, judge_batch, protection
 from sandbox.isolation.levels import ProtectionUnavailable
-from sandbox.judge import (
-    Execution,
-    Judge,
-    Statistics,
-    Submission,
-    ajudge,
-    as_completed,
-    configure,
-    execute,
-    judge,
-    judge_batch,
-    protection,
-)
+from sandbox.judge import Judge, Statistics
 from sandbox.languages import ToolchainMissing
+from sandbox.submission import Execution, Submission
 from sandbox.verdicts import CaseResult, Judgement, Verdict
 
 __all__ = [

@@ -1,74 +1,34 @@
-"""The door: give a program and tests, get a judgement."""
+"""Give a program and tests, get a judgement."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import hashlib
 import logging
-import math
 import os
 import queue
-import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sandbox import checkers, languages
+from sandbox import languages
 from sandbox.cases import Limits, TestCase
 from sandbox.checkers import user
 from sandbox.execution.cache import VerdictCache, key_of
 from sandbox.execution.job import Facts, Interactor, Job, Program, RunInput, RunLimits
+from sandbox.execution.launch import Launcher, OnDone, OnFacts, Source
 from sandbox.execution.pool import Pool
-from sandbox.grading import Form, Grading, Stop
+from sandbox.grading import Form, Grading
 from sandbox.isolation import levels
-from sandbox.languages import CompileError, ToolchainMissing
+from sandbox.submission import Checked, Execution, Submission, check_file_names, checked, require, run_limits
 from sandbox.verdicts import Judgement, Verdict
 
 _log = logging.getLogger("sandbox")
 
 Progress = Callable[[int, int], object]  # (done, total)
-
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """A program to be judged on tests.
-
-    `input_file` and `output_file` name the files the program reads and writes where a problem does not use the
-    standard streams. `interactor` is the problem's side of a conversation, written like a checker of its own
-    ("python:...", "testlib:...", "kattis:..."); it decides instead of `checker`.
-    """
-
-    code: str
-    tests: Sequence[TestCase]
-    language: str = "python"
-    limits: Limits = field(default_factory=Limits)
-    checker: str = "tokens"
-    input_file: str = ""
-    output_file: str = ""
-    interactor: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """What a program did with one input. Verdict AC means that it ended within its limits with exit code 0."""
-
-    verdict: Verdict
-    stdout: bytes = b""
-    stderr: bytes = b""  # the last 8 KiB
-    cpu_s: float = 0.0
-    wall_s: float = 0.0
-    memory_mb: float = 0.0
-    message: str = ""
-    exit_code: int | None = None  # minus the signal's number where one ended it; None when the judge stopped it
-    collected: bytes = b""  # the file asked for; empty where there is none
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +46,6 @@ class Statistics:
     @property
     def utilisation(self) -> float:
         return self.busy / self.workers
-
-
-@dataclass(frozen=True, slots=True)
-class _Checked:
-    """A submission found to make sense."""
-
-    submission: Submission
-    language: languages.Language
-    checker: checkers.Checker
-    interactor: user.Referee | None
-    limits: RunLimits
-    stop: Stop
-    keep_output: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A program's text, with the further files it includes."""
-
-    language: languages.Language
-    code: str
-    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -156,7 +94,7 @@ class Judge:
         self._presentation_errors = presentation_errors
         self._testlib = _read_testlib(testlib or os.environ.get("SANDBOX_TESTLIB"))
         self._pool = Pool(self._workers, self.protection, silence_s, languages.runtime_paths())
-        self._compilers = ThreadPoolExecutor(self._workers, thread_name_prefix="sandbox-compile")
+        self._launcher = Launcher(self._pool, self._workers)
         self._pending: dict[bytes, _Pending] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -250,13 +188,11 @@ class Judge:
 
         `files` lie in its working directory; `collect` names the file there whose content is wanted afterwards.
         """
-        for name in (*(files or ()), collect):
-            if name and not _FILE_NAME.fullmatch(name):
-                raise ValueError(f"file name {name!r}: letters, digits, '.', '_' and '-' only")
+        check_file_names((*(files or ()), collect))
         laid = tuple((files or {}).items())
         spoken = languages.find(language)
-        _require(spoken)
-        run_limits = _run_limits(limits or Limits(), spoken)
+        require(spoken)
+        ours = run_limits(limits or Limits(), spoken)
         encoded = [i if isinstance(i, bytes) else i.encode("utf-8", "surrogateescape") for i in inputs]
         if not encoded:
             return []
@@ -290,7 +226,7 @@ class Judge:
 
         pending: _Pending = _Pending(Future())
         runs = [RunInput(data, files=laid, collect=collect) for data in encoded]
-        self._start(pending, _Source(spoken, code), runs, run_limits, on_facts, on_done)
+        self._launcher.start(pending, Source(spoken, code), runs, ours, on_facts, on_done)
         try:
             return future.result()
         finally:
@@ -307,7 +243,7 @@ class Judge:
             if self._closed:
                 return
             self._closed = True
-        self._compilers.shutdown(wait=True, cancel_futures=True)
+        self._launcher.close()
         self._pool.close()
         if self.cache is not None:
             self.cache.close()
@@ -336,53 +272,23 @@ class Judge:
         self, submissions: list[Submission], stop: str, keep_output: bool
     ) -> Iterator[list[Future[Judgement]]]:
         """Futures of the submissions; those not done when the block is left are cancelled."""
-        checked = [self._check(submission, stop, keep_output) for submission in submissions]
+        ready = [self._check(submission, stop, keep_output) for submission in submissions]
         entries: list[tuple[bytes, _Pending]] = []
         try:
-            entries.extend(self._submit(one) for one in checked)
+            entries.extend(self._submit(one) for one in ready)
             yield [pending.future for _, pending in entries]
         finally:
             for key, pending in entries:
                 self._leave(key, pending)
 
-    def _check(self, submission: Submission, stop: str, keep_output: bool) -> _Checked:
+    def _check(self, submission: Submission, stop: str, keep_output: bool) -> Checked:
         if self._closed:
             raise RuntimeError("this judge is closed")
-        if not submission.tests:
-            raise ValueError("no tests: a program cannot be judged on an empty list of tests")
-        language = languages.find(submission.language)
-        checker = checkers.find(submission.checker)
-        interactor = user.parse(submission.interactor) if submission.interactor else None
-        if submission.interactor and interactor is None:
-            raise ValueError(
-                f"unknown interactor {submission.interactor[:60]!r}: known are "
-                + ", ".join(f"{protocol}:SOURCE" for protocol in user.PROTOCOLS)
-            )
-        for name in (submission.input_file, submission.output_file):
-            if name and not _FILE_NAME.fullmatch(name):
-                raise ValueError(f"file name {name!r}: letters, digits, '.', '_' and '-' only")
-        called = any(test.call is not None for test in submission.tests)
-        if called and language.name != "python":
-            raise ValueError(f"call-based tests are run in python only, not in {language.name}")
-        if called and (interactor or submission.input_file or submission.output_file):
-            raise ValueError("call-based tests have neither files nor an interactor")
-        if interactor and (submission.input_file or submission.output_file):
-            raise ValueError("an interactive problem has no input or output file")
-        if submission.code.strip():
-            _require(language)
-        for referee in (checker.referee, interactor):
-            if referee is not None:
-                _require(languages.find(referee.language))
-                if referee.protocol == "testlib" and self._testlib is None:
-                    raise ValueError(
-                        "a testlib program needs testlib.h: Judge(testlib=PATH), or its path in SANDBOX_TESTLIB"
-                    )
-        limits = _run_limits(submission.limits, language)
-        return _Checked(submission, language, checker, interactor, limits, Stop.parse(stop), keep_output)
+        return checked(submission, stop, keep_output, testlib=self._testlib is not None)
 
-    def _submit(self, checked: _Checked) -> tuple[bytes, _Pending]:
-        submission, language = checked.submission, checked.language
-        circumstances = (str(checked.stop), str(checked.keep_output), *self._own)
+    def _submit(self, one: Checked) -> tuple[bytes, _Pending]:
+        submission, language = one.submission, one.language
+        circumstances = (str(one.stop), str(one.keep_output), *self._own)
         key = key_of(submission, f"{language.name} {language.version()}", circumstances)
         known = self.cache.get(key) if self.cache is not None else None
         if known is not None:
@@ -404,23 +310,19 @@ class Judge:
                 self.cache.put(key, judgement)
             pending.future.set_result(judgement)
 
-        def ask(
-            questions: list[RunInput],
-            on_facts: Callable[[int, Facts], int],
-            on_done: Callable[[str | None, str | None], None],
-        ) -> None:
-            assert checked.checker.referee is not None
-            source = self._source_of(checked.checker.referee, conversation=False)
-            self._start(pending, source, questions, RunLimits.of(user.LIMITS, 1.0), on_facts, on_done)
+        def ask(questions: list[RunInput], on_facts: OnFacts, on_done: OnDone) -> None:
+            assert one.checker.referee is not None
+            source = self._source_of(one.checker.referee, conversation=False)
+            self._launcher.start(pending, source, questions, RunLimits.of(user.LIMITS, 1.0), on_facts, on_done)
 
         tests = tuple(submission.tests)
-        form = Form(submission.input_file, submission.output_file, checked.interactor)
+        form = Form(submission.input_file, submission.output_file, one.interactor)
         grading = Grading(
             tests,
-            checked.checker,
+            one.checker,
             form,
-            checked.stop,
-            checked.keep_output,
+            one.stop,
+            one.keep_output,
             self.protection,
             deliver,
             ask,
@@ -429,12 +331,12 @@ class Judge:
         if not submission.code.strip():
             deliver(grading.refused(Verdict.NO_CODE, "no program"))
             return key, pending
-        source = _Source(language, submission.code)
-        if checked.interactor is None:
+        source = Source(language, submission.code)
+        if one.interactor is None:
             inputs = [form.run_input(test, None) for test in tests]
-            self._start(pending, source, inputs, checked.limits, grading.on_facts, grading.on_done)
+            self._launcher.start(pending, source, inputs, one.limits, grading.on_facts, grading.on_done)
         else:
-            self._converse(pending, source, checked.interactor, grading, checked.limits)
+            self._converse(pending, source, one.interactor, grading, one.limits)
         return key, pending
 
     @property
@@ -442,14 +344,14 @@ class Judge:
         header = "" if self._testlib is None else hashlib.blake2b(self._testlib.encode()).hexdigest()
         return header, str(self._presentation_errors)
 
-    def _source_of(self, referee: user.Referee, *, conversation: bool) -> _Source:
+    def _source_of(self, referee: user.Referee, *, conversation: bool) -> Source:
         files = dict(referee.files)
         if referee.protocol == "testlib" and self._testlib is not None:
             files["testlib.h"] = self._testlib
-        return _Source(languages.find(referee.language), referee.code(conversation=conversation), files)
+        return Source(languages.find(referee.language), referee.code(conversation=conversation), files)
 
     def _converse(
-        self, pending: _Pending, source: _Source, referee: user.Referee, grading: Grading, limits: RunLimits
+        self, pending: _Pending, source: Source, referee: user.Referee, grading: Grading, limits: RunLimits
     ) -> None:
         """Starts the program against the interactor, which is built first."""
 
@@ -457,60 +359,12 @@ class Judge:
             own_limits = RunLimits.of(user.INTERACTOR_LIMITS, 1.0)
             interactor = Interactor(program, referee.conversation_arguments, own_limits)
             inputs = [grading.form.run_input(test, interactor) for test in grading.tests]
-            self._start(pending, source, inputs, limits, grading.on_facts, grading.on_done)
+            self._launcher.start(pending, source, inputs, limits, grading.on_facts, grading.on_done)
 
         def failed(error: str | None, compile_error: str | None) -> None:
             grading.on_done(error or f"the interactor does not compile: {compile_error}", None)
 
-        self._prepare(pending, self._source_of(referee, conversation=True), with_interactor, failed)
-
-    def _start(
-        self,
-        pending: _Pending,
-        source: _Source,
-        inputs: list[RunInput],
-        limits: RunLimits,
-        on_facts: Callable[[int, Facts], int],
-        on_done: Callable[[str | None, str | None], None],
-    ) -> None:
-        def enqueue(program: Program) -> None:
-            pending.job = Job(program, inputs, limits, on_facts, on_done)
-            self._pool.submit(pending.job)
-
-        self._prepare(pending, source, enqueue, on_done)
-
-    def _prepare(
-        self,
-        pending: _Pending,
-        source: _Source,
-        use: Callable[[Program], None],
-        on_done: Callable[[str | None, str | None], None],
-    ) -> None:
-        """Gives the program ready to run to `use`, or says to `on_done` why there is none."""
-        workshop = languages.Workshop(self._pool.artifacts, self.protection)
-        if not source.language.compiled:
-            use(source.language.prepare(source.code, workshop, source.files))
-            return
-
-        def build() -> None:
-            try:
-                if pending.waiting:
-                    use(source.language.prepare(source.code, workshop, source.files))
-                else:
-                    on_done("cancelled", None)
-            except CompileError as error:
-                on_done(None, str(error))
-            except Exception as error:  # the compile box is ours
-                on_done(f"cannot compile: {type(error).__name__}: {error}", None)
-
-        def dropped(future: Future[None]) -> None:
-            if future.cancelled():
-                on_done("the judge was closed", None)
-
-        try:
-            self._compilers.submit(build).add_done_callback(dropped)
-        except RuntimeError:  # shut down meanwhile
-            on_done("the judge was closed", None)
+        self._launcher.prepare(pending, self._source_of(referee, conversation=True), with_interactor, failed)
 
     def _leave(self, key: bytes, pending: _Pending) -> None:
         """One waiter less; the last one to leave stops the work."""
@@ -526,20 +380,6 @@ class Judge:
             self._pool.cancel(pending.job)
 
 
-def _require(language: languages.Language) -> None:
-    remedy = language.missing()
-    if remedy is not None:
-        raise ToolchainMissing(f"{language.name} cannot be used here: {remedy}")
-
-
-def _run_limits(limits: Limits, language: languages.Language) -> RunLimits:
-    for name in ("cpu_s", "wall_s", "memory_mb", "output_mb"):
-        value = getattr(limits, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"limits: {name}={value} must be a positive finite number")
-    return RunLimits.of(limits, language.factor, language.runtime_mb)
-
-
 def _read_testlib(path: str | Path | None) -> str | None:
     if path is None:
         return None
@@ -547,73 +387,3 @@ def _read_testlib(path: str | Path | None) -> str | None:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"testlib {path}: cannot be read: {error}") from None
-
-
-_default: Judge | None = None
-_settings: dict[str, Any] = {}
-_default_lock = threading.Lock()
-
-
-def configure(**settings: Any) -> None:
-    """Replaces the process-wide judge; `settings` are those of `Judge`. It starts at its next use."""
-    global _default, _settings
-    with _default_lock:
-        old, _default, _settings = _default, None, settings
-    if old is not None:
-        old.close()
-
-
-def default_judge() -> Judge:
-    """The process-wide judge, started when first used and closed at exit."""
-    global _default
-    with _default_lock:
-        if _default is None:
-            _default = Judge(**_settings)
-        return _default
-
-
-def _forget_in_child() -> None:
-    global _default, _default_lock
-    _default_lock = threading.Lock()
-    if _default is not None:
-        _default.abandon()
-        _default = None
-
-
-@atexit.register
-def _close_default() -> None:
-    if _default is not None:
-        _default.close()
-
-
-os.register_at_fork(after_in_child=_forget_in_child)
-
-
-def judge(code: str, tests: Sequence[TestCase], **options: Any) -> Judgement:
-    """`Judge.judge` of the process-wide judge."""
-    return default_judge().judge(code, tests, **options)
-
-
-async def ajudge(code: str, tests: Sequence[TestCase], **options: Any) -> Judgement:
-    """`Judge.ajudge` of the process-wide judge."""
-    return await default_judge().ajudge(code, tests, **options)
-
-
-def judge_batch(submissions: Iterable[Submission], **options: Any) -> list[Judgement]:
-    """`Judge.judge_batch` of the process-wide judge."""
-    return default_judge().judge_batch(submissions, **options)
-
-
-def as_completed(submissions: Iterable[Submission], **options: Any) -> Iterator[tuple[int, Judgement]]:
-    """`Judge.as_completed` of the process-wide judge."""
-    return default_judge().as_completed(submissions, **options)
-
-
-def execute(code: str, inputs: Sequence[str | bytes], **options: Any) -> list[Execution]:
-    """`Judge.execute` of the process-wide judge."""
-    return default_judge().execute(code, inputs, **options)
-
-
-def protection() -> str:
-    """Protection level of the process-wide judge."""
-    return default_judge().protection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from sandbox.judge import Submission
+from sandbox.submission import Submission
 from sandbox.verdicts import Judgement
 
 

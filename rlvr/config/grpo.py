@@ -121,7 +121,7 @@ class AlarmSection(Strict):
 class RewardSection(Strict):
     """From verdict to reward; an infrastructure failure never has one."""
 
-    scoring: Literal["all_pass", "fraction"] = "all_pass"
+    scoring: Literal["all_pass", "fraction", "weighted", "subtasks"] = "all_pass"
     overlong_buffer: int = Field(default=0, ge=0)  # tokens before the limit over which DAPO's soft penalty grows
     overlong_penalty: float = Field(default=1.0, ge=0)
 

@@ -26,7 +26,7 @@ from sandbox import Judgement
 
 GRADED = "graded.jsonl"
 TRIES = 3  # of a program whose judgement failed for the judge's own reasons
-_RULES = ("cases.py", "grading.py", "scoring.py", "verdicts.py", "checkers", "languages")
+_RULES = ("cases.py", "extraction.py", "grading.py", "scoring.py", "verdicts.py", "checkers", "languages")
 
 
 @cache

@@ -12,7 +12,7 @@ from data_curation import Problem
 from rlvr.config import JudgeSection, PromptSection, RewardSection
 from rlvr.rewards.judges import open_judge
 from rlvr.rollouts.prompts import extract_program
-from sandbox import Judgement, Verdict
+from sandbox import Judgement, Verdict, scoring
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,6 @@ class ProgramGrader:
         workers = section.workers or max(1, (os.cpu_count() or 1) // processes)
         self.judge = open_judge(section, workers)
         self.seconds = 0.0  # wall time spent waiting for verdicts, over all calls
-        self._stop = "first_failure" if self.reward.scoring == "all_pass" else "never"
         # one thread waits for one program; more than the workers, so that they never wait for us
         here = section.url is None and section.ray is None
         self._waiters = ThreadPoolExecutor(2 * workers + 2 if here else 64, thread_name_prefix="grading")
@@ -58,8 +57,8 @@ class ProgramGrader:
     ) -> list[GradedRollout]:
         """Returns one graded rollout for each (problem, completion) pair, in order.
 
-        Every rollout of a problem meets the same tests. With all_pass scoring a program is dropped at its first
-        failing test, which cannot change its score. `stream` holds what was submitted early; rows whose completion
+        Every rollout of a problem meets the same tests; where further tests cannot change a program's score by the
+        rule of scoring, they are left out. `stream` holds what was submitted early; rows whose completion
         differs from the one submitted are judged anew.
         """
         started = time.perf_counter()
@@ -68,13 +67,12 @@ class ProgramGrader:
         programs = [extract_program(completion, self.prompt) for completion in completions]
         judgements: dict[int, Judgement] = {}
         if rows:
-            submissions = [problems[row].submission(programs[row], self.prompt.language) for row in rows]
-            judgements = dict(zip(rows, self.judge.judge_batch(submissions, stop=self._stop), strict=True))
+            judgements = self._judge_rows(problems, programs, rows)
         for row, future in early.items():
             judgements[row] = future.result()
         self.seconds += time.perf_counter() - started
         return [
-            GradedRollout(program, judgements[row], *self._score(judgements[row]))
+            GradedRollout(program, judgements[row], *self._score(problems[row], judgements[row]))
             for row, program in enumerate(programs)
         ]
 
@@ -82,19 +80,35 @@ class ProgramGrader:
         """Starts judging one completion; returns at once."""
         return self._waiters.submit(self._judge_one, problem, completion)
 
+    def _judge_rows(
+        self, problems: Sequence[Problem], programs: Sequence[str], rows: Sequence[int]
+    ) -> dict[int, Judgement]:
+        by_stop: dict[str, list[int]] = {}
+        for row in rows:
+            by_stop.setdefault(self._stop(problems[row]), []).append(row)
+        found: dict[int, Judgement] = {}
+        for stop, alike in by_stop.items():
+            submissions = [problems[row].submission(programs[row], self.prompt.language) for row in alike]
+            found.update(zip(alike, self.judge.judge_batch(submissions, stop=stop), strict=True))
+        return found
+
     def _judge_one(self, problem: Problem, completion: str) -> Judgement:
         submission = problem.submission(extract_program(completion, self.prompt), self.prompt.language)
-        return self.judge.judge_batch([submission], stop=self._stop)[0]
+        return self.judge.judge_batch([submission], stop=self._stop(problem))[0]
 
-    def _score(self, judgement: Judgement) -> tuple[float | None, float | None]:
+    def _rule(self, problem: Problem) -> str:
+        """The rule of scoring; a problem without subtasks is scored by all its tests."""
+        rule = self.reward.scoring
+        return "all_pass" if rule == "subtasks" and not problem.subtasks else rule
+
+    def _stop(self, problem: Problem) -> str:
+        return scoring.stop_of(self._rule(problem), problem.subtasks)
+
+    def _score(self, problem: Problem, judgement: Judgement) -> tuple[float | None, float | None]:
         if judgement.verdict is Verdict.IE:
             return None, None
-        accuracy = float(judgement.accepted)
-        if self.reward.scoring == "all_pass":
-            return accuracy, accuracy
-        if not judgement.cases:  # no program, or it did not compile
-            return accuracy, 0.0
-        return accuracy, judgement.passed / len(judgement.cases)
+        score = scoring.score(self._rule(problem), judgement, problem.cases, problem.subtasks)
+        return float(judgement.accepted), score
 
 
 class GradingStream:

@@ -5,6 +5,7 @@ import _thread
 import atexit
 import builtins
 import collections
+import errno
 import gc
 import io
 import json
@@ -13,6 +14,7 @@ import os
 import random
 import sys
 import threading
+import time
 import types
 
 _FILE = "solution.py"
@@ -43,7 +45,14 @@ def run_binary(command: dict, arguments, keep_sigpipe_ignored: bool = False) -> 
 
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN if keep_sigpipe_ignored else signal.SIG_DFL)
-    os.execve(command["path"], [command["path"], *command["arguments"], *arguments], command["environment"])
+    for patience in range(200, -1, -1):
+        try:
+            os.execve(command["path"], [command["path"], *command["arguments"], *arguments], command["environment"])
+        except OSError as error:
+            # a process that is just being started may hold the descriptor by which the binary was written
+            if error.errno != errno.ETXTBSY or not patience:
+                raise
+            time.sleep(0.005)
 
 
 def _stream(fd: int, mode: str, name: str):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -82,8 +83,9 @@ class Compiled:
         for part in parts:
             digest.update(b"\0" + part.encode("utf-8", "surrogatepass"))
         target = os.path.join(workshop.directory, f"{self.name}-{digest.hexdigest()}{self.kept_suffix}")
-        if not os.path.exists(target):
-            self._build(code, source, files, target, workshop)
+        with _alone(target):  # who runs a program has leave for this very file: it is made once and never replaced
+            if not os.path.exists(target):
+                self._build(code, source, files, target, workshop)
         return self.program(target)
 
     kept_suffix = ""  # of the kept product
@@ -130,12 +132,7 @@ class Compiled:
                     raise CompileError(self.explain(result))
             partial = f"{target}.{threading.get_ident()}"
             self.keep(Path(directory), partial)
-            try:
-                os.replace(partial, target)
-            except OSError:  # a directory another thread has put there meanwhile
-                shutil.rmtree(partial, ignore_errors=True)
-                if not os.path.exists(target):
-                    raise
+            os.rename(partial, target)
 
     def explain(self, result: Built) -> str:
         """The line of the diagnostics that says most."""
@@ -144,6 +141,26 @@ class Compiled:
         lines = [line for line in result.diagnostics.splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()]
         return (errors or lines or [f"the compiler ended with code {result.code}"])[0][:300]
+
+
+_busy: dict[str, tuple[threading.Lock, list[int]]] = {}
+_busy_lock = threading.Lock()
+
+
+@contextlib.contextmanager
+def _alone(target: str) -> Iterator[None]:
+    """One thread at a time for each `target`; the others wait for what it makes."""
+    with _busy_lock:
+        lock, waiting = _busy.setdefault(target, (threading.Lock(), [0]))
+        waiting[0] += 1
+    try:
+        with lock:
+            yield
+    finally:
+        with _busy_lock:
+            waiting[0] -= 1
+            if not waiting[0]:
+                del _busy[target]
 
 
 def said(command: list[str]) -> str:

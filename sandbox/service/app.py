@@ -21,13 +21,14 @@ from pydantic import ValidationError
 
 from sandbox import languages
 from sandbox.execution import cache
-from sandbox.judge import Execution, Judge
+from sandbox.judge import Judge
 from sandbox.languages import ToolchainMissing
 from sandbox.service import fusion, wire
 from sandbox.service.jobs import BatchTooLarge, JobConflict, Jobs, QueueFull
 from sandbox.service.metrics import Metrics
 from sandbox.service.testsets import NameTaken, TestSets, UnknownTestSets
 from sandbox.service.wire import Answer, Batch, WireError
+from sandbox.submission import Execution
 from sandbox.verdicts import Verdict
 
 PROTOCOL = 1

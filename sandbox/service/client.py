@@ -16,7 +16,6 @@ import httpx
 
 from sandbox.cases import Limits, TestCase
 from sandbox.isolation import levels
-from sandbox.judge import Submission
 from sandbox.service import wire
 from sandbox.service.exchange import (
     Done,
@@ -30,6 +29,7 @@ from sandbox.service.exchange import (
     refusal,
 )
 from sandbox.service.wire import Order, TestSet
+from sandbox.submission import Submission
 from sandbox.verdicts import Judgement, Verdict
 
 __all__ = ["AsyncJudgeClient", "JudgeClient", "Patience", "ServiceError", "ServiceRefused", "ServiceUnreachable"]

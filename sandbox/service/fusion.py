@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from sandbox import languages
 from sandbox.cases import Limits
-from sandbox.judge import Execution
+from sandbox.submission import Execution
 from sandbox.verdicts import Verdict
 
 # SandboxFusion's names for the languages that exist here too; our own names are taken as well.

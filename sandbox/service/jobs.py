@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sandbox.judge import Submission
 from sandbox.protocol import BatchJudge
 from sandbox.service.metrics import Metrics
+from sandbox.submission import Submission
 from sandbox.verdicts import Judgement, Verdict
 
 _log = logging.getLogger("sandbox.service")

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from sandbox.judge import Execution, Statistics
+from sandbox.judge import Statistics
+from sandbox.submission import Execution
 from sandbox.verdicts import Judgement, Verdict
 
 _WINDOW = 2048

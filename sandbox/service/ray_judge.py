@@ -17,7 +17,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sandbox.cases import TestCase
 from sandbox.isolation import levels
-from sandbox.judge import Judge, Submission
+from sandbox.judge import Judge
+from sandbox.submission import Submission
 from sandbox.verdicts import Judgement, Verdict
 
 _log = logging.getLogger("sandbox")

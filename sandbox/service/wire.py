@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from sandbox.cases import Limits, TestCase
-from sandbox.judge import Submission
+from sandbox.submission import Submission
 from sandbox.verdicts import Judgement
 
 T = TypeVar("T")

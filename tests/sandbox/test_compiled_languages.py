@@ -167,3 +167,23 @@ def test_binaries_go_with_the_judge(judge: sandbox.Judge) -> None:
         assert own.judge(ADDER, [TestCase("1", "2")], language="cpp").accepted
         assert os.listdir(folder)
     assert not os.path.exists(folder)
+
+
+def test_programs_that_share_a_source_are_compiled_once(judge: sandbox.Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sandbox.languages import compiled
+
+    built: list[str] = []
+    real = compiled.build
+
+    def counted(command: list[str], directory: str, *rest: object, **options: object) -> object:
+        built.append(directory)
+        return real(command, directory, *rest, **options)
+
+    monkeypatch.setattr(compiled, "build", counted)
+    validator = '{"source": "int main() { return 42; } // shared", "language": "cpp"}'
+    submissions = [
+        sandbox.Submission(f"print({n})", [TestCase("", "")], checker=f"kattis:{validator}") for n in range(8)
+    ]
+    with sandbox.Judge(workers=4, protection=judge.protection, cache=False) as own:
+        assert [found.verdict for found in own.judge_batch(submissions)] == [Verdict.AC] * 8
+    assert len(built) == 1

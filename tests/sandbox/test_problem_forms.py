@@ -214,7 +214,8 @@ def test_interactors_in_cpp_follow_the_kattis_protocol(any_level: Judge) -> None
     """
     spec = user.spec("kattis", source)
     submissions = [Submission(code, SECRETS, limits=SHORT, interactor=spec) for code in (BISECT, "print(1)", "pass")]
-    assert [j.verdict for j in any_level.judge_batch(submissions)] == [Verdict.AC, Verdict.WA, Verdict.WA]
+    found = any_level.judge_batch(submissions)
+    assert [judgement.verdict for judgement in found] == [Verdict.AC, Verdict.WA, Verdict.WA], found
     adder = """
         #include <iostream>
         int main() { int low = 1, high = 1000; std::string said; while (said != "found") { int m = (low + high) / 2;
