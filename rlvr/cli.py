@@ -19,6 +19,7 @@ from rlvr.commands.moe import moe
 from rlvr.commands.plan import plan
 from rlvr.commands.rating import rating
 from rlvr.commands.sandbox import sandbox
+from rlvr.commands.serve import serve
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -131,6 +132,7 @@ cli.add_command(plan)
 cli.add_command(rating)
 cli.add_command(moe)
 cli.add_command(export)
+cli.add_command(serve)
 cli.add_command(sandbox)
 
 

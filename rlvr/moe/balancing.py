@@ -1,8 +1,7 @@
 """Balancing experts without an auxiliary loss: a bias on the selection scores follows the load (arXiv 2408.15664).
 
 The update is one primal-dual step on the problem of sending every token to K experts at equal load (arXiv 2512.03915):
-The update is one primal-dual step on the problem of sending every token to K experts at equal load (2512.03915):
-price of an expert's capacity, and it enters the choice only, never the weights, so it has no gradient.
+the bias is the price of an expert's capacity, and it enters the choice only, never the weights, so it has no gradient.
 """
 
 from __future__ import annotations

@@ -145,12 +145,8 @@ def test_loads_count_each_fed_token_of_update_passes_once(checkpointing: bool) -
 
 
 def trained(family: str, section: BalanceSection, steps: int = 40, aux: float = 0.0) -> tuple[float, list[float], Any]:
-    """(last MaxVio over the final 15 steps, losses, model) of a skewed toy model taught to copy."""
+    """(last MaxVio over the final 15 steps, losses, model) of a toy model taught to copy."""
     model = built(family, num_hidden_layers=2, num_attention_heads=4)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name.endswith("gate.weight"):
-                parameter[:2] *= 3
     session = RoutingSession(model, MoESection(replay="off", balance=section, aux_loss_coef=aux))
     balancer = ExpertBalancer(session, section)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
@@ -175,9 +171,9 @@ def trained(family: str, section: BalanceSection, steps: int = 40, aux: float = 
 
 @pytest.mark.slow
 def test_training_with_each_rule_is_more_even_at_the_same_loss() -> None:
-    plain, plain_losses, _ = trained("glm4_moe", BalanceSection())
-    for rule, rate in (("sign", 5e-3), ("inverse", 1.0)):
-        balanced, losses, model = trained("glm4_moe", BalanceSection(rule=rule, rate=rate))
+    plain, plain_losses, _ = trained("glm4_moe", BalanceSection(), 60)
+    for rule, rate in (("sign", 1e-2), ("inverse", 1.0)):
+        balanced, losses, model = trained("glm4_moe", BalanceSection(rule=rule, rate=rate), 60)
         assert balanced < 0.75 * plain, rule
         assert abs(np.mean(losses[-5:]) - np.mean(plain_losses[-5:])) < 0.5
         bias = dict(model.named_buffers())["model.layers.1.mlp.gate.e_score_correction_bias"]
