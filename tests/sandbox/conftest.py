@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import pytest
+from unprivileged import UnprivilegedJudge
 
 import sandbox
 from sandbox.isolation import levels
 
 LEVELS = ("namespaced", "confined")
+CONTAINER = "container"  # confined, by an unprivileged user under the filter of an ordinary container
 
 
 @pytest.fixture(scope="session")
@@ -20,11 +23,14 @@ def judge_at() -> Iterator[Callable[[str], sandbox.Judge]]:
 
     def at(level: str) -> sandbox.Judge:
         if level not in judges:
-            reason = levels.probe(level).reason
+            reason = levels.probe("confined" if level == CONTAINER else level).reason
             if reason is not None:
                 pytest.skip(f"this machine offers no {level} protection: {reason}")
             workers = min(2, len(os.sched_getaffinity(0)))
-            judges[level] = sandbox.Judge(workers=workers, protection=level, cache=False)
+            if level == CONTAINER:
+                judges[level] = cast(sandbox.Judge, UnprivilegedJudge(workers))
+            else:
+                judges[level] = sandbox.Judge(workers=workers, protection=level, cache=False)
         return judges[level]
 
     yield at
@@ -35,6 +41,12 @@ def judge_at() -> Iterator[Callable[[str], sandbox.Judge]]:
 @pytest.fixture(params=LEVELS)
 def any_level(request: pytest.FixtureRequest, judge_at: Callable[[str], sandbox.Judge]) -> sandbox.Judge:
     """A judge at each level in turn."""
+    return judge_at(request.param)
+
+
+@pytest.fixture(params=("namespaced", CONTAINER))
+def held(request: pytest.FixtureRequest, judge_at: Callable[[str], sandbox.Judge]) -> sandbox.Judge:
+    """What attacks are run against: the upper level, and the lower one as an unprivileged user of a container."""
     return judge_at(request.param)
 
 

@@ -1,14 +1,38 @@
 # ruff: noqa: E501
-"""Programs that try to be paid without solving: the verdict is never better than their output deserves."""
+"""Attacks 59 to 88: programs that ask to be paid without solving. No verdict is better than the output deserves."""
 
 from __future__ import annotations
 
 import textwrap
 
 import pytest
+from attack_numbers import attack, numbered
 
 import sandbox
 from sandbox import Limits, TestCase, Verdict
+
+PRINTED_NUMBERS = {
+    59: "exit_before_output hard_exit_before_output output_lost_by_hard_exit",
+    61: "markers exit_code_of_a_checker raises_after_patching_hook twice",
+    63: "patches_everything",
+    64: "frames searches_own_memory",
+    68: "pickle_in_output",
+    77: "no_break_space arabic_digits underscore_number signed_number leading_zero byte_order_mark as_float",
+    82: "right_output_then_failure right_output_then_segfault right_output_then_memory extra_output_at_exit "
+    "extra_output_by_finaliser extra_output_by_signal extra_output_by_hook faulthandler_on_output",
+    83: "stdout_is_stdin removes_own_output closes_output",
+    86: "nul_byte invalid_utf8",
+}
+CALLED_NUMBERS = {
+    59: "exits_in_call exits_at_import hard_exit_at_import no_such_function prints_value raises",
+    62: "writes_value_file threads_rewrite",
+    63: "patches_encoder",
+    65: "always_equal claims_another_class exception_with_value",
+    66: "int_subclass_that_is_equal str_subclass list_that_lies infinite_generator self_reference very_deep "
+    "float true_for_one text bytes complex lone_list spoofed_integer_form infinite_iterator_object",
+    67: "nan infinity",
+    68: "object_with_reduce",
+}
 
 # Each would print or return 42 if it could learn it; the tests expect 42.
 PRINTED = {
@@ -68,6 +92,13 @@ PRINTED = {
     "right_output_then_failure": "print(42, flush=True)\nraise SystemExit(1)",
     "right_output_then_segfault": "import ctypes\nprint(42, flush=True)\nctypes.string_at(0)",
     "right_output_then_memory": "print(42, flush=True)\na = [0] * (1 << 40)",
+    "extra_output_at_exit": "import atexit\natexit.register(print, 43)\nprint(42)",
+    "extra_output_by_finaliser": "class A:\n    def __del__(self):\n        import os\n        os.write(1, b'43')\na = A()\nprint(42, flush=True)",
+    "extra_output_by_signal": "import signal, os\nsignal.signal(signal.SIGTERM, lambda *a: print(43))\nprint(42)\nos.kill(os.getpid(), signal.SIGTERM)",
+    "extra_output_by_hook": "import sys\nsys.excepthook = lambda *a: print(43)\nprint(42)\nraise ValueError",
+    "faulthandler_on_output": "import faulthandler, sys\nprint(42, flush=True)\nfaulthandler.enable(sys.stdout)\nimport ctypes\nctypes.string_at(0)",
+    "closes_output": "import os\nos.close(1)\nprint(42)",
+    "invalid_utf8": "import os\nos.write(1, b'42\\xff')",
     "pickle_in_output": "import pickle, sys\nsys.stdout.buffer.write(pickle.dumps(42))",
 }
 
@@ -102,31 +133,36 @@ CALLED = {
     "exception_with_value": "class E(BaseException):\n    value = 42\ndef f(): raise E",
     "bytes": "def f(): return b'42'",
     "complex": "def f(): return 42 + 0j",
+    "infinity": "def f(): return float('inf')",
+    "infinite_iterator_object": "import itertools\ndef f(): return itertools.repeat(42)",
+    "object_with_reduce": "class A:\n    def __reduce__(self): return (print, (42,))\ndef f(): return A()",
     "lone_list": "def f(): return [42]",
 }
 
 
-@pytest.mark.parametrize("name", PRINTED)
-def test_no_trick_makes_printed_output_pass(any_level: sandbox.Judge, name: str) -> None:
+@pytest.mark.parametrize("name", numbered(PRINTED_NUMBERS, PRINTED))
+def test_no_trick_makes_printed_output_pass(held: sandbox.Judge, name: str) -> None:
     code = textwrap.dedent(PRINTED[name])
     tests = [TestCase("EXPECT", "EXPECTED-42-OUTPUT" if name == "searches_own_memory" else "42\n")]
-    judgement = any_level.judge(code, tests, limits=Limits(cpu_s=1.0))
+    judgement = held.judge(code, tests, limits=Limits(cpu_s=1.0))
     assert judgement.verdict not in (Verdict.AC, Verdict.IE), judgement
 
 
-@pytest.mark.parametrize("name", CALLED)
-def test_no_trick_makes_a_returned_value_pass(any_level: sandbox.Judge, name: str) -> None:
-    judgement = any_level.judge(
+@pytest.mark.parametrize("name", numbered(CALLED_NUMBERS, CALLED))
+def test_no_trick_makes_a_returned_value_pass(held: sandbox.Judge, name: str) -> None:
+    judgement = held.judge(
         textwrap.dedent(CALLED[name]), [TestCase("", "1" if name == "true_for_one" else "42", call="f()")]
     )
     assert judgement.verdict not in (Verdict.AC, Verdict.IE), judgement
 
 
-def test_right_output_before_a_clean_exit_is_accepted(any_level: sandbox.Judge) -> None:
-    assert any_level.judge("import sys\nprint(42)\nsys.exit()", [TestCase("", "42")]).accepted
+@attack(60)
+def test_right_output_before_a_clean_exit_is_accepted(held: sandbox.Judge) -> None:
+    assert held.judge("import sys\nprint(42)\nsys.exit()", [TestCase("", "42")]).accepted
 
 
-def test_state_does_not_pass_from_test_to_test(any_level: sandbox.Judge) -> None:
+@attack(70)
+def test_state_does_not_pass_from_test_to_test(held: sandbox.Judge) -> None:
     code = """
         import sys, builtins, os
         count = getattr(builtins, 'count', 0)
@@ -136,11 +172,12 @@ def test_state_does_not_pass_from_test_to_test(any_level: sandbox.Judge) -> None
         print(count, len([k for k in os.environ if k == 'COUNT']))
         os.environ['COUNT'] = '1'
     """
-    runs = any_level.execute(textwrap.dedent(code), [""] * 3)
+    runs = held.execute(textwrap.dedent(code), [""] * 3)
     assert len({run.stdout for run in runs}) == 1
 
 
-def test_the_input_of_another_test_is_not_in_memory(any_level: sandbox.Judge) -> None:
+@attack(64)
+def test_the_input_of_another_test_is_not_in_memory(held: sandbox.Judge) -> None:
     code = """
         import ctypes, re
         needle = b'MARKER' + b'-OF-A-TEST'
@@ -152,10 +189,11 @@ def test_the_input_of_another_test_is_not_in_memory(any_level: sandbox.Judge) ->
         found = sum(1 for o in gc.get_objects() if isinstance(o, (bytes, bytearray, str)) and needle.decode() in str(o))
         print(found)
     """
-    runs = any_level.execute(textwrap.dedent(code), ["MARKER-OF-A-TEST " * 3000, "x"])
+    runs = held.execute(textwrap.dedent(code), ["MARKER-OF-A-TEST " * 3000, "x"])
     assert runs[1].stdout == b"0\n", runs[1]
 
 
+@attack(64)
 def test_the_expected_output_is_sent_to_no_worker(any_level: sandbox.Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     from sandbox.execution.worker import Worker
 
@@ -173,11 +211,13 @@ def test_the_expected_output_is_sent_to_no_worker(any_level: sandbox.Judge, monk
     assert not any(b"EXPECTED-" in part for part in sent)
 
 
+@attack(73)
 def test_empty_tests_are_an_error(judge: sandbox.Judge) -> None:
     with pytest.raises(ValueError, match="no tests"):
         judge.judge("print(1)", [])
 
 
+@attack(73)
 def test_an_expected_value_that_is_no_json_is_the_judges_failure(judge: sandbox.Judge) -> None:
     judgement = judge.judge("def f(): return 1", [TestCase("", "not json", call="f()")])
     assert judgement.verdict is Verdict.IE

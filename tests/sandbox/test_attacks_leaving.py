@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Programs that try to reach what is not theirs. Each prints ESCAPED with its loot if it gets anywhere."""
+"""Attacks 31 to 58: programs that reach for what is not theirs. Each prints ESCAPED with its loot if it gets anywhere."""
 
 from __future__ import annotations
 
@@ -11,9 +11,44 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attack_numbers import attack, numbered
+from unprivileged import NOBODY, SECRET_VARIABLE
 
 import sandbox
-from sandbox import Limits, Verdict
+from sandbox import Limits, TestCase, Verdict
+from sandbox.isolation import runtime
+
+NUMBERS = {
+    31: "kill_parent kill_group kill_all stop_parent signal_by_other_calls pidfd_signal sigio_to_parent",
+    32: "ptrace_parent seize_parent_threads",
+    33: "parent_memory parent_environment parent_maps parent_descriptors mapped_files_of_parent",
+    34: "process_vm_readv pidfd_getfd kcmp",
+    35: "every_process list_processes",
+    36: "environment_secrets",
+    37: "answer_file tests_directory truncate_secret chmod_secret touch_secret extended_attribute rename_secret",
+    38: "answer_file_by_symlink answer_file_by_hard_link answer_file_by_proc_root answer_file_by_parent_root "
+    "answer_file_by_parent_cwd answer_file_by_relative_path answer_file_by_directory_descriptors",
+    39: "etc_passwd home service_account_token root_listing",
+    40: "write_standard_library write_site_packages remove_standard_library chmod_standard_library write_byte_code",
+    41: "write_tmp write_scratch_parent",
+    42: "overwrite_harness",
+    43: "mount new_mount_api umount chroot pivot_root open_by_handle block_device",
+    44: "user_namespace namespace_by_clone set_namespace",
+    45: "tcp_to_loopback tcp6 udp metadata_service name_service listen",
+    46: "unix_path_socket unix_abstract_socket datagram_pair_to_path stream_pair_reconnects socket_of_the_engine",
+    47: "vsock_netlink_raw_packet io_uring aio",
+    48: "keyring",
+    49: "flock_shared_file record_lock_shared_file open_file_lock lease dnotify",
+    50: "inotify_fanotify",
+    51: "userfaultfd_bpf_perf memfd_and_memfd_secret unknown_system_calls kernel_log",
+    52: "become_root capabilities capset setuid_binary personality",
+    53: "exec_shell exec_own_binary execveat subprocess system posix_spawn multiprocessing",
+    54: "terminal_input controlling_terminal",
+    55: "inherited_descriptors harness_modules",
+    56: "oom_score_of_parent core_pattern sysctl_read limits_of_parent session_and_group clock host_name",
+    62: "write_to_guessed_descriptors",
+    64: "earlier_input_in_memory",
+}
 
 HEAD = """
 import os, sys, ctypes, socket, signal
@@ -39,6 +74,11 @@ ATTACKS = {
     "pidfd_signal": "fd = os.pidfd_open(os.getppid())\nsignal.pidfd_send_signal(fd, 9)\nloot('sent')",
     "sigio_to_parent": "import fcntl\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, os.getppid())\nloot('set')",
     "ptrace_parent": "ok(libc.ptrace(16, os.getppid(), 0, 0))\nok(libc.ptrace(0x4206, os.getppid(), 0, 0))",
+    "seize_parent_threads": """
+        for pid in (os.getppid(), 1, 2):
+            for request in (0x4206, 16, 0x4207):
+                ok(sc(101, request, pid, 0, 0))
+    """,
     "parent_memory": "loot(open(f'/proc/{os.getppid()}/mem', 'rb').fileno())",
     "parent_environment": "loot(open(f'/proc/{os.getppid()}/environ', 'rb').read())",
     "parent_maps": "loot(open(f'/proc/{os.getppid()}/maps').read())",
@@ -66,6 +106,43 @@ ATTACKS = {
     "answer_file_by_parent_root": "loot(open(f'/proc/{os.getppid()}/root' + SECRET_FILE).read())",
     "answer_file_by_parent_cwd": "loot(os.listdir(f'/proc/{os.getppid()}/cwd/..'))",
     "answer_file_by_relative_path": "loot(open('../../../../../..' + SECRET_FILE).read())",
+    "answer_file_by_directory_descriptors": """
+        for fd in range(3, 128):
+            try: loot(os.open(SECRET_FILE.lstrip('/'), os.O_RDONLY, dir_fd=fd))
+            except OSError: pass
+        loot(os.open('..' + SECRET_FILE, os.O_RDONLY, dir_fd=os.open('.', os.O_PATH)))
+    """,
+    "overwrite_harness": """
+        for name in ('supervise', 'execute', 'channel', 'zygote', 'confine'):
+            for path in (f'{BOX}/{name}.py', f'{BOX}/{name}.pyc', f'../{name}.py'):
+                for attempt in (lambda: open(path, 'w'), lambda: os.unlink(path), lambda: os.symlink('/', path)):
+                    try: attempt()
+                    except OSError: continue
+                    loot(path)
+    """,
+    "write_byte_code": """
+        d = os.path.join(os.path.dirname(os.__file__), '__pycache__')
+        for name in ('heapq', 'bisect', 'sitecustomize'):
+            try: open(f'{d}/{name}.{sys.implementation.cache_tag}.pyc', 'wb')
+            except OSError: continue
+            loot(name)
+    """,
+    "socket_of_the_engine": """
+        for path in ('/var/run/docker.sock', '/run/docker.sock', '/run/containerd/containerd.sock', '/tmp/ray'):
+            try: loot((path, os.listdir(path) if path == '/tmp/ray' else socket.socket(socket.AF_UNIX).connect(path) or path))
+            except OSError: pass
+    """,
+    "open_file_lock": """
+        import fcntl, struct
+        f = open(os.__file__)
+        fcntl.fcntl(f, 37, struct.pack('hhqqi4x', fcntl.F_RDLCK, 0, 0, 0, 0))
+        loot('locked')
+    """,
+    "setuid_binary": """
+        for path in ('/bin/su', '/usr/bin/sudo', '/usr/bin/passwd', '/bin/mount'):
+            try: os.execv(path, [path, '--version'])
+            except OSError: pass
+    """,
     "inherited_descriptors": """
         found = []
         for fd in range(3, 4096):
@@ -183,15 +260,18 @@ ATTACKS = {
 @pytest.fixture(scope="module")
 def outside() -> Iterator[dict[str, object]]:
     """What a program must not reach: a file, an environment variable, listening sockets."""
-    os.environ["SANDBOX_TEST_API_KEY"] = "SECRET-in-the-environment"
+    os.environ[SECRET_VARIABLE] = "SECRET-in-the-environment"
     with tempfile.TemporaryDirectory() as folder:
         secret = Path(folder, "answers.txt")
         secret.write_text("SECRET")
         os.chmod(folder, 0o755)
+        if os.geteuid() == 0:  # the file of a process of the same user
+            for path in (folder, secret):
+                os.chown(path, NOBODY, NOBODY)
         tcp = socket.create_server(("127.0.0.1", 0))
-        path = socket.socket(socket.AF_UNIX)
-        path.bind(str(Path(folder, "socket")))
-        path.listen()
+        named = socket.socket(socket.AF_UNIX)
+        named.bind(str(Path(folder, "socket")))
+        named.listen()
         abstract = socket.socket(socket.AF_UNIX)
         name = f"\0sandbox-test-{os.getpid()}"
         abstract.bind(name)
@@ -201,20 +281,21 @@ def outside() -> Iterator[dict[str, object]]:
             "PORT": tcp.getsockname()[1],
             "UNIX_PATH": str(Path(folder, "socket")),
             "ABSTRACT": name,
+            "BOX": str(runtime.BOX),
             "TESTS_DIRECTORY": str(Path(__file__).parent),
             "REAL_HOME": os.path.expanduser("~"),
         }
         assert secret.read_text() == "SECRET"
-        for opened in (tcp, path, abstract):
+        for opened in (tcp, named, abstract):
             opened.close()
-    del os.environ["SANDBOX_TEST_API_KEY"]
+    del os.environ[SECRET_VARIABLE]
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_nothing_outside_is_reached(any_level: sandbox.Judge, outside: dict[str, object], name: str) -> None:
+@pytest.mark.parametrize("name", numbered(NUMBERS, ATTACKS))
+def test_nothing_outside_is_reached(held: sandbox.Judge, outside: dict[str, object], name: str) -> None:
     constants = "".join(f"{key} = {value!r}\n" for key, value in outside.items())
     code = HEAD + constants + textwrap.dedent(ATTACKS[name])
-    run = any_level.execute(code, [""], limits=Limits(cpu_s=1.0, wall_s=10.0))[0]
+    run = held.execute(code, [""], limits=Limits(cpu_s=1.0, wall_s=10.0))[0]
     assert b"ESCAPED" not in run.stdout, run.stdout
     assert run.verdict in (Verdict.AC, Verdict.RE, Verdict.TLE), run
     # a typing error in the attack is no defence
@@ -222,19 +303,21 @@ def test_nothing_outside_is_reached(any_level: sandbox.Judge, outside: dict[str,
         assert mistake not in run.stderr, run.stderr
 
 
-def test_the_judge_is_unchanged_after_all_of_them(any_level: sandbox.Judge) -> None:
-    runs = any_level.execute("import os\nprint(os.listdir('.'), input())", [str(n) for n in range(20)])
+def test_the_judge_is_unchanged_after_all_of_them(held: sandbox.Judge) -> None:
+    runs = held.execute("import os\nprint(os.listdir('.'), input())", [str(n) for n in range(20)])
     assert [run.stdout for run in runs] == [f"[] {n}\n".encode() for n in range(20)]
-    assert any_level.workers_replaced == 0
+    assert held.workers_replaced == 0
 
 
-def test_files_do_not_outlive_a_run(any_level: sandbox.Judge) -> None:
+@attack(41)
+def test_files_do_not_outlive_a_run(held: sandbox.Judge) -> None:
     code = "import os\nprint(sorted(os.listdir('.')))\nopen('left' + input(), 'w').write('x')"
-    runs = any_level.execute(code, ["1", "2", "3"])
+    runs = held.execute(code, ["1", "2", "3"])
     assert [run.stdout for run in runs] == [b"[]\n"] * 3
 
 
-def test_a_foreign_architecture_call_kills_the_run(any_level: sandbox.Judge) -> None:
+@attack(57)
+def test_a_foreign_architecture_call_kills_the_run(held: sandbox.Judge) -> None:
     if os.uname().machine != "x86_64":
         pytest.skip("the 32-bit call gate is that of x86")
     # mov eax, 20 (getpid of i386); int 0x80; ret
@@ -242,8 +325,34 @@ def test_a_foreign_architecture_call_kills_the_run(any_level: sandbox.Judge) -> 
         "import ctypes, mmap\nm = mmap.mmap(-1, 4096, prot=7)\nm.write(b'\\xb8\\x14\\x00\\x00\\x00\\xcd\\x80\\xc3')\n"
         "f = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(m)))\nprint('ESCAPED', f())"
     )
-    run = any_level.execute(code, [""])[0]
+    run = held.execute(code, [""])[0]
     assert run.verdict is Verdict.RE
     assert "SIGSYS" in run.message or "SIGSEGV" in run.message
     x32 = "import ctypes\nprint('ESCAPED', ctypes.CDLL(None).syscall(0x40000000 + 39))"
-    assert any_level.execute(x32, [""])[0].verdict is Verdict.RE
+    assert held.execute(x32, [""])[0].verdict is Verdict.RE
+
+
+@attack(56)
+def test_what_a_run_sets_for_itself_ends_with_it(held: sandbox.Judge) -> None:
+    code = """
+        import os
+        seen = [open('/proc/self/' + name).read().strip() for name in ('comm', 'oom_score_adj', 'coredump_filter')]
+        print(seen, os.umask(0), os.getcwd())
+        for name, value in (('comm', 'zygote'), ('oom_score_adj', '1000'), ('coredump_filter', '0')):
+            try: open('/proc/self/' + name, 'w').write(value)
+            except OSError: pass
+        os.environ['LEFT'] = '1'
+    """
+    runs = held.execute(textwrap.dedent(code), [""] * 3)
+    assert len({(run.stdout, run.verdict) for run in runs}) == 1, runs
+
+
+@attack(58)
+def test_feedback_names_no_expected_value(held: sandbox.Judge) -> None:
+    tests = [TestCase("1", "SECRET-VALUE"), TestCase("2", "3.25"), TestCase("[1]", '"SECRET-VALUE"', call="f(*args)")]
+    for checker in ("tokens", "lines", "exact", "floats", "yes_no", "case_insensitive", "unordered_lines"):
+        for test in tests:
+            judgement = held.judge("def f(x): return x\nprint(7)", [test], checker=checker)
+            assert judgement.verdict is Verdict.WA
+            for value in ("SECRET", "3.25"):
+                assert value not in judgement.message + judgement.cases[0].message

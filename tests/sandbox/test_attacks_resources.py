@@ -1,15 +1,49 @@
 # ruff: noqa: E501
-"""Programs that exhaust, outlive or freeze: the run ends with the right verdict and the judge goes on working."""
+"""Attacks 1 to 30: programs that exhaust, outlive or freeze. The run ends with the right verdict, the judge goes on."""
 
 from __future__ import annotations
 
+import textwrap
 import time
 
 import psutil
 import pytest
+from attack_numbers import attack, numbered
 
 import sandbox
 from sandbox import Limits, TestCase, Verdict
+
+NUMBERS = {
+    1: "fork_bomb fork_bomb_that_catches",
+    2: "daemon_by_double_fork",
+    3: "vfork_and_clone_by_number clone3",
+    4: "thread_bomb",
+    5: "busy_threads",
+    6: "threads_go_on_after_main",
+    7: "sleeps stops_itself waits_for_a_lock",
+    8: "busy_loop compile_time_power",
+    9: "sleeps_and_burns",
+    10: "ignores_every_signal kills_itself kills_itself_by_timer",
+    11: "three_gibibytes",
+    12: "grows_page_by_page grows_by_mapping",
+    13: "memory_by_memfd memory_in_dev_shm memory_in_stdin_file",
+    14: "memory_in_pipes memory_in_socket_buffers",
+    15: "system_v_shared_memory message_queue",
+    16: "memory_by_files one_huge_sparse_file fallocate",
+    17: "many_files deep_directories",
+    18: "output_flood output_flood_by_calls output_by_truncation",
+    19: "error_flood",
+    20: "one_gigantic_line",
+    22: "slow_drip",
+    23: "huge_power huge_power_as_text digits_beyond_the_default",
+    24: "backtracking_expression",
+    25: "unbounded_recursion deeply_nested_source deeply_nested_lists fifty_thousand_lines",
+    26: "segmentation_fault bus_error",
+    27: "core_dump",
+    29: "raises_priority changes_affinity real_time_scheduling",
+    30: "colliding_keys",
+    83: "closes_everything closes_everything_and_waits",
+}
 
 # name -> (program, verdicts that say what happened)
 ATTACKS: dict[str, tuple[str, set[Verdict]]] = {
@@ -43,6 +77,46 @@ ATTACKS: dict[str, tuple[str, set[Verdict]]] = {
     "ignores_every_signal": (
         "import signal\nfor s in range(1, 65):\n    try: signal.signal(s, signal.SIG_IGN)\n"
         "    except (OSError, ValueError): pass\nwhile True: pass",
+        {Verdict.TLE},
+    ),
+    "sleeps": ("import time\ntime.sleep(1e6)", {Verdict.ILE}),
+    "waits_for_a_lock": ("import threading\nl = threading.Lock()\nl.acquire()\nl.acquire()", {Verdict.ILE}),
+    "busy_loop": ("while True: pass", {Verdict.TLE}),
+    "three_gibibytes": ("bytearray(3 << 30)", {Verdict.MLE}),
+    "grows_page_by_page": ("a = bytearray(400 << 20)\nfor i in range(0, len(a), 4096): a[i] = 1", {Verdict.MLE}),
+    "grows_by_mapping": (
+        "import mmap\nm = mmap.mmap(-1, 600 << 20)\nfor i in range(0, len(m), 4096): m[i] = 1",
+        {Verdict.MLE},
+    ),
+    "memory_in_socket_buffers": (
+        "import socket\nheld = []\nwhile True:\n    a, b = socket.socketpair()\n    held += [a, b]\n"
+        "    a.setblocking(False)\n    try:\n        while True: a.send(bytes(1 << 16))\n    except BlockingIOError: pass",
+        {Verdict.RE},
+    ),
+    "message_queue": (
+        "import ctypes\nprint(ctypes.CDLL(None, use_errno=True).mq_open(b'/left', 0o102, 0o600, None))",
+        {Verdict.WA, Verdict.RE},
+    ),
+    "output_flood": ("while True: print('x' * 100000)", {Verdict.OLE}),
+    "output_flood_by_calls": ("import os\nwhile True: os.write(1, b'x' * (1 << 20))", {Verdict.OLE}),
+    "output_by_truncation": ("import os\nos.ftruncate(1, 1 << 40)", {Verdict.OLE}),
+    "error_flood": ("import sys\nprint(1, flush=True)\nwhile True: sys.stderr.write('x' * (1 << 20))", {Verdict.OLE}),
+    "huge_power": ("10 ** 10 ** 8", {Verdict.TLE}),
+    "digits_beyond_the_default": ("print(10 ** 5000)", {Verdict.RE}),
+    "backtracking_expression": ("import re\nre.match('(a|a)*b', 'a' * 40)", {Verdict.TLE}),
+    "unbounded_recursion": ("def f(): f()\nf()", {Verdict.RE}),
+    "segmentation_fault": ("import ctypes\nctypes.string_at(0)", {Verdict.RE}),
+    "bus_error": (
+        "import mmap\nf = open('a', 'wb+')\nf.write(b'x')\nf.flush()\nm = mmap.mmap(f.fileno(), 1)\nf.truncate(0)\nm[0]",
+        {Verdict.RE},
+    ),
+    "core_dump": (
+        "import os, resource\ntry: resource.setrlimit(resource.RLIMIT_CORE, (-1, -1))\nexcept ValueError: pass\n"
+        "os.abort()",
+        {Verdict.RE},
+    ),
+    "colliding_keys": (
+        "d = {}\nfor i in range(10**6): d[i * ((1 << 61) - 1)] = 1",
         {Verdict.TLE},
     ),
     "stops_itself": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", {Verdict.ILE}),
@@ -94,27 +168,72 @@ ATTACKS: dict[str, tuple[str, set[Verdict]]] = {
     ),
 }  # fmt: skip
 
-LIMITS = Limits(cpu_s=0.06, wall_s=20, output_mb=16)  # a wall limit no loaded machine reaches
+LIMITS = Limits(cpu_s=0.06, wall_s=60, output_mb=16)  # a wall limit no loaded machine reaches
+ROOMY = Limits(cpu_s=2.0, wall_s=60, output_mb=16)  # where CPU time is not what ends it
 PATIENCE = Limits(cpu_s=0.06, wall_s=1.0, output_mb=16)  # for programs that wait
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_exhausting_programs_are_ended_and_named(any_level: sandbox.Judge, name: str) -> None:
+@pytest.mark.parametrize("name", numbered(NUMBERS, ATTACKS))
+def test_exhausting_programs_are_ended_and_named(held: sandbox.Judge, name: str) -> None:
     code, verdicts = ATTACKS[name]
-    judgement = any_level.judge(code, [TestCase("", "1")], limits=PATIENCE if Verdict.ILE in verdicts else LIMITS)
+    limits = PATIENCE if Verdict.ILE in verdicts else LIMITS if Verdict.TLE in verdicts else ROOMY
+    judgement = held.judge(code, [TestCase("", "1")], limits=limits)
     assert judgement.verdict in verdicts, judgement
 
 
-def test_the_judge_is_unchanged_after_all_of_them(any_level: sandbox.Judge) -> None:
+@attack(21)
+@pytest.mark.parametrize("size", [200_000, pytest.param(64_000_000, marks=pytest.mark.slow)])
+def test_large_honest_output_is_accepted(held: sandbox.Judge, size: int) -> None:
+    code = f"import sys\nsys.stdout.write('1234567 ' * {size // 8})"
+    expected = "1234567 " * (size // 8)
+    assert held.judge(code, [TestCase("", expected)], limits=Limits(wall_s=120)).accepted
+
+
+@attack(19)
+def test_a_flood_on_standard_error_leaves_the_output_alone(held: sandbox.Judge) -> None:
+    code = "import sys\nprint(1, flush=True)\nwhile True: sys.stderr.write('x' * (1 << 20))"
+    run = held.execute(code, [""], limits=ROOMY)[0]
+    assert (run.verdict, run.stdout) == (Verdict.OLE, b"1\n")
+    assert len(run.stderr) <= 8192
+
+
+@attack(28)
+def test_a_run_can_raise_none_of_its_limits(held: sandbox.Judge) -> None:
+    code = """
+        import os, resource as r
+        for name in ('CPU', 'AS', 'FSIZE', 'NOFILE', 'CORE', 'MSGQUEUE', 'MEMLOCK'):
+            kind = getattr(r, 'RLIMIT_' + name)
+            hard = r.getrlimit(kind)[1]
+            for attempt in (
+                lambda: r.setrlimit(kind, (hard + 1, hard + 1)),
+                lambda: r.setrlimit(kind, (-1, -1)),
+                lambda: r.prlimit(os.getpid(), kind, (-1, -1)),
+                lambda: r.prlimit(os.getppid(), kind, (1, 1)),
+            ):
+                try: attempt()
+                except (ValueError, OSError): continue
+                print('raised', name)
+        print(r.getrlimit(r.RLIMIT_CORE))
+    """
+    assert held.execute(textwrap.dedent(code), [""])[0].stdout == b"(0, 0)\n"
+
+
+@attack(27)
+def test_no_core_is_left_for_the_next_run(held: sandbox.Judge) -> None:
+    runs = held.execute("import os\nprint(os.listdir('.'), flush=True)\nos.abort()", ["", ""])
+    assert [run.stdout for run in runs] == [b"[]\n"] * 2
+
+
+def test_the_judge_is_unchanged_after_all_of_them(held: sandbox.Judge) -> None:
     # runs after the attacks above: same workers, honest programs, and nothing left of the runs
     for number in range(20):
-        judgement = any_level.judge("print(int(input()) + 1)", [TestCase(str(number), str(number + 1))])
+        judgement = held.judge("print(int(input()) + 1)", [TestCase(str(number), str(number + 1))])
         assert judgement.verdict is Verdict.AC, judgement
-    listing = any_level.execute("import os\nprint(os.listdir('.'))", [""])[0]
+    listing = held.execute("import os\nprint(os.listdir('.'))", [""])[0]
     assert listing.stdout == b"[]\n"
-    deadline = time.monotonic() + 20  # the last supervisor may still be on its way out
-    while any(len(tree(pid)) > 2 for pid in any_level.worker_pids()):  # the container's first process, the warm one
-        assert time.monotonic() < deadline, [tree(pid) for pid in any_level.worker_pids()]
+    deadline = time.monotonic() + 60  # the last supervisor may still be on its way out
+    while any(len(tree(pid)) > 2 for pid in held.worker_pids()):  # the container's first process, the warm one
+        assert time.monotonic() < deadline, [tree(pid) for pid in held.worker_pids()]
         time.sleep(0.02)
 
 
