@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import textwrap
+import time
 
 import pytest
 from attack_numbers import attack, numbered
 
 import sandbox
-from sandbox import Limits, TestCase, Verdict
+from sandbox import Limits, TestCase, Verdict, checkers, scoring
+from sandbox.checkers import user
+from sandbox.execution.job import Facts
+from sandbox.grading import Form, Grading, Stop
 
 PRINTED_NUMBERS = {
     59: "exit_before_output hard_exit_before_output output_lost_by_hard_exit",
@@ -221,3 +225,243 @@ def test_empty_tests_are_an_error(judge: sandbox.Judge) -> None:
 def test_an_expected_value_that_is_no_json_is_the_judges_failure(judge: sandbox.Judge) -> None:
     judgement = judge.judge("def f(): return 1", [TestCase("", "not json", call="f()")])
     assert judgement.verdict is Verdict.IE
+
+
+@attack(69)
+def test_arguments_are_decoded_afresh_for_each_test(held: sandbox.Judge) -> None:
+    code = "seen = []\ndef f(a):\n    seen.append(a)\n    a.append(0)\n    return [len(a), len(seen)]"
+    tests = [TestCase("[[5]]", "[2, 1]", call="f(*args)")] * 3
+    assert held.judge(code, tests).accepted
+    # the argument changed into what was expected of it earns nothing: only the returned value counts
+    code = "def f(a):\n    a[:] = [3, 2, 1]\n    return None"
+    assert held.judge(code, [TestCase("[[1, 2, 3]]", "[3, 2, 1]", call="f(*args)")]).verdict is Verdict.WA
+
+
+@attack(71)
+def test_a_program_is_shown_the_same_in_every_test(held: sandbox.Judge) -> None:
+    code = """
+        import os, stat, sys
+        seen = [sys.argv, sys.flags, sorted(os.environ.items()), os.getcwd(), os.listdir('.'), __name__, __file__,
+                os.isatty(0), sys.stdin.name, sys.orig_argv, sorted(sys.modules), os.getuid(), os.uname(), os.times()[2:4]]
+        for fd in (0, 1, 2):
+            st = os.fstat(fd)
+            seen.append((stat.S_IFMT(st.st_mode), st.st_uid, st.st_nlink, os.lseek(fd, 0, os.SEEK_CUR), os.readlink(f'/proc/self/fd/{fd}')))
+        print(seen)
+    """
+    code = textwrap.dedent(code)
+    outputs = {run.stdout for run in held.execute(code, ["1"] * 3)} | {held.execute(code, ["2"])[0].stdout}
+    assert len(outputs) == 1, outputs
+    assert all(output.startswith(b"[[") for output in outputs)
+
+
+@attack(72)
+def test_a_program_that_knows_some_tests_shows_in_the_pattern_of_the_tests(held: sandbox.Judge) -> None:
+    code = "import os\nprint(int(input()) + 1 if os.fstat(0).st_size < 4 else 0)"
+    tests = [TestCase("1\n", "2"), TestCase("9\n", "10"), TestCase("12345\n", "12346"), TestCase("99999\n", "100000")]
+    judgement = held.judge(code, tests, stop="never")
+    assert [case.verdict for case in judgement.cases] == ["AC", "AC", "WA", "WA"]
+    assert judgement.verdict is Verdict.WA
+
+
+@attack(74)
+@pytest.mark.parametrize("reported", [0, 1, 2])
+def test_fewer_results_than_tests_are_never_a_pass(reported: int) -> None:
+    delivered: list[sandbox.Judgement] = []
+    tests = [TestCase("", "42")] * 3
+    stop, checker = Stop.parse("first_failure"), checkers.find("tokens")
+    grading = Grading(tests, checker, Form(), stop, False, "namespaced", delivered.append, lambda *_: None)
+    for index in range(reported):
+        grading.on_facts(index, Facts(Verdict.AC, stdout=b"42"))
+    grading.on_done(None, None)
+    assert [judgement.verdict for judgement in delivered] == [Verdict.IE]
+    assert scoring.all_pass(delivered[0]) is None
+
+
+CRASHING = {
+    "raises_on_output": "import json, sys\nint(json.load(sys.stdin)['output'])\nsys.exit(0)",
+    "endless_on_output": "import json, sys\nwhile json.load(sys.stdin)['output'].startswith('loop'): pass",
+    "deep_recursion": "import json, sys\ndef f(s): return f(s)\nf(json.load(sys.stdin)['output'])",
+    "exits_oddly": "import sys\nsys.exit(42)",
+    "killed": "import os\nos.abort()",
+    "evaluates_output": "import json, sys\nsys.exit(int(eval(json.load(sys.stdin)['output'])))",
+}
+
+
+@attack(75)
+@pytest.mark.parametrize("name", CRASHING)
+def test_a_checker_made_to_fail_is_nobodys_pass(
+    held: sandbox.Judge, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import sys\nprint('loop' if input() else \"__import__('os').abort()\")"
+    given = "\n" if name == "evaluates_output" else "x"
+    if name == "endless_on_output":
+        code = "print('loop' * 3)\n"
+        monkeypatch.setattr(user, "LIMITS", Limits(cpu_s=0.5, wall_s=60, language_factors=False))
+        if not isinstance(held, sandbox.Judge):
+            pytest.skip("the checker's own limit is shortened in this process only")
+    judgement = held.judge(code, [TestCase(given, "1")], checker="python:" + CRASHING[name])
+    assert judgement.verdict is Verdict.IE, judgement
+    assert scoring.all_pass(judgement) is None
+
+
+HOSTILE_OUTPUTS = {
+    "ten_megabytes_of_one_token": b"9" * (10 << 20),
+    "huge_exponent": b"1e999999999",
+    "huge_exponents": b"1e999999 " * 10_000,
+    "long_mantissa": b"0." + b"1" * 1_000_000,
+    "deep_brackets": b"[" * 1_000_000,
+    "nul_bytes": bytes(1 << 20),
+    "lone_surrogates": b"\xed\xa0\x80" * 1000,
+    "only_blanks": b" \n" * (1 << 20),
+    "a_million_lines": b"\n" * (1 << 20) + b"41",
+    "not_a_number": b"nan " * 10_000,
+    "deep_json": b"[" * 100_000 + b"]" * 100_000,
+}
+
+
+@attack(76)
+@pytest.mark.parametrize("checker", [name for name in checkers.names() if name not in user.PROTOCOLS])
+@pytest.mark.parametrize("name", HOSTILE_OUTPUTS)
+def test_checkers_are_bounded_in_what_output_can_do_to_them(checker: str, name: str) -> None:
+    output, expected = HOSTILE_OUTPUTS[name], b"42 1.5\n" * 1000
+    found = checkers.find(checker)
+    before = time.process_time()
+    assert found.compare(output, expected) is not None
+    for value in (b"42", b"[1, 2]", b"1.5"):
+        try:
+            assert found.compare_values(output, value) is not None
+        except (ValueError, RecursionError):  # becomes the judge's failure, never a pass
+            continue
+    assert time.process_time() - before < 20
+
+
+@attack(78)
+@pytest.mark.parametrize(
+    ("code", "verdicts"),
+    [
+        ("print(1, flush=True)\nprint(2, flush=True)", {Verdict.WA}),  # talks first
+        ("import time\ntime.sleep(60)", {Verdict.ILE}),  # never talks: both wait
+        ("input()\ninput()", {Verdict.ILE, Verdict.RE, Verdict.WA}),
+        ("input()\nwhile True: print('x' * 99999, flush=True)", {Verdict.WA, Verdict.OLE, Verdict.RE}),
+        ("import os\nos.closerange(0, 100)", {Verdict.WA}),
+        ("print(input(), flush=True)", {Verdict.WA}),  # echoes
+        ("print('0 accepted', flush=True)\nimport os\nos._exit(42)", {Verdict.WA, Verdict.RE}),
+        ("input()\nprint(7, flush=True)\nraise ValueError", {Verdict.AC, Verdict.RE}),
+    ],
+)
+def test_the_interactor_decides(held: sandbox.Judge, code: str, verdicts: set[Verdict]) -> None:
+    interactor = """
+        import sys
+        secret = int(open(sys.argv[2]).read())
+        print("guess", flush=True)
+        sys.exit(0 if input() == str(secret) else 1)
+    """
+    limits = Limits(cpu_s=0.5, wall_s=1.5 if Verdict.ILE in verdicts else 60, output_mb=1)
+    spec = "python:" + textwrap.dedent(interactor)
+    judgement = held.judge(code, [TestCase("", "7")], interactor=spec, limits=limits)
+    assert judgement.verdict in verdicts, judgement
+
+
+@attack(79)
+def test_the_interactors_secrets_are_out_of_the_programs_reach(held: sandbox.Judge) -> None:
+    interactor = "import sys\nopen(sys.argv[2]).read()\nprint('go', flush=True)\nwhile sys.stdin.read(100): pass"
+    code = """
+        import os, sys
+        input()
+        needle = 'SECRET' + '-ANSWER'
+        places = [os.getcwd(), '..', '../desk', '/tmp/run/desk', '/tmp', '.'] + [f'/proc/{p}/fd' for p in range(1, 40)]
+        places += [f'/proc/{p}/cwd' for p in (1, 2, os.getppid())] + [f'/proc/self/fd/{n}' for n in range(64)]
+        found = [fd for fd in range(3, 256) if os.path.exists(f'/proc/self/fd/{fd}')]
+        for place in places:
+            try: names = [os.path.join(place, name) for name in os.listdir(place)]
+            except OSError: names = [place]
+            for name in names:
+                if name.endswith(('/fd/0', '/fd/1', '/fd/2')): continue
+                try:
+                    with open(name, errors='replace') as file: text = file.read(1 << 16)
+                except (OSError, ValueError): continue
+                if needle in text: found.append(name)
+        sys.exit(7 if [f for f in found if f != 3] else 0)
+    """
+    spec = "python:" + interactor
+    judgement = held.judge(textwrap.dedent(code), [TestCase("in", "SECRET-ANSWER")], interactor=spec)
+    assert judgement.accepted, judgement
+
+
+@attack(80)
+@pytest.mark.parametrize(
+    ("code", "verdicts"),
+    [
+        ("", {Verdict.NO_CODE}),
+        ("\n\t \r\n", {Verdict.NO_CODE}),
+        ("print(42)\n\0", {Verdict.CE}),
+        ("# -*- coding: utf-7 -*-\nprint(42)", {Verdict.CE, Verdict.AC}),
+        ("# -*- coding: rot13 -*-\ncevag(42)", {Verdict.CE, Verdict.RE}),
+        ("\x0cprint(42)\x0c\n", {Verdict.AC}),
+        ("\ufeffprint(42)", {Verdict.AC, Verdict.CE}),
+        ("\u202eprint(42)", {Verdict.CE}),
+        ("x = '\u202e\u2066'\nprint(42)", {Verdict.AC}),
+        ("x = '\ud800'\nprint(42)", {Verdict.CE, Verdict.AC}),
+        ("#" + "x" * (10 << 20) + "\nprint(42)", {Verdict.AC}),
+        ("```python\nprint(42)\n```", {Verdict.CE}),  # fences are taken off before, by one rule
+    ],
+    ids=range(12),
+)
+def test_odd_sources_have_one_meaning(held: sandbox.Judge, code: str, verdicts: set[Verdict]) -> None:
+    judgement = held.judge(code, [TestCase("", "42")])
+    assert judgement.verdict in verdicts, judgement
+
+
+@attack(81)
+def test_there_is_no_harness_to_reload_and_no_source_to_overwrite(held: sandbox.Judge) -> None:
+    code = """
+        import importlib, os, sys
+        ours = ('supervise', 'execute', 'channel', 'zygote', 'confine', 'dialogue', 'sandbox')
+        print([name for name in ours if name in sys.modules])
+        for name in ours:
+            try: importlib.import_module(name)
+            except ImportError: continue
+            print('imported', name)
+        print(os.path.exists(__file__), [m for m, v in sys.modules.items() if '/box' in str(getattr(v, '__file__', ''))])
+        open(__file__, 'w').write('print(42)')
+        try: os.execv(sys.executable, [sys.executable, __file__])
+        except OSError: print('refused')
+    """
+    run = held.execute(textwrap.dedent(code), [""])[0]
+    assert run.stdout == b"[]\nFalse []\nrefused\n", run
+
+
+@attack(84, 87)
+@pytest.mark.slow
+def test_a_program_may_leave_a_large_input_unread(held: sandbox.Judge) -> None:
+    large = "1 " * (32 << 20)
+    assert held.judge("print(42)", [TestCase(large, "42")] * 2, limits=Limits(wall_s=120)).accepted
+    code = "import os\nos.close(0)\nos._exit(3)"
+    assert held.judge(code, [TestCase(large, "42")], limits=Limits(wall_s=120)).verdict is Verdict.RE
+
+
+@attack(84, 87)
+def test_a_program_may_end_before_it_has_read(held: sandbox.Judge) -> None:
+    assert held.judge("print(42)", [TestCase("1 " * (1 << 20), "42")] * 3).accepted
+
+
+@attack(85)
+@pytest.mark.parametrize("read", ["sys.stdin.read()", "os.read(0, 1)", "sys.stdin.readline()"])
+def test_reading_on_after_the_end_ends_by_time(held: sandbox.Judge, read: str) -> None:
+    code = f"import os, sys\nwhile True: {read}"
+    assert held.judge(code, [TestCase("1", "1")], limits=Limits(cpu_s=0.05, wall_s=60)).verdict is Verdict.TLE
+
+
+@attack(86)
+def test_output_is_compared_as_bytes(held: sandbox.Judge) -> None:
+    code = "import os\nos.write(1, bytes(range(128, 256)) + b'\\0')"
+    expected = (bytes(range(128, 256)) + b"\0").decode("utf-8", "surrogateescape")
+    assert held.judge(code, [TestCase("", expected)], checker="exact").accepted
+    assert held.judge(code, [TestCase("", expected[:-1])], checker="exact").verdict is Verdict.WA
+
+
+@attack(88)
+def test_random_numbers_and_hashes_are_the_same_in_every_run(held: sandbox.Judge) -> None:
+    code = "import random\nprint(random.random(), hash('text'), list({'a', 'b', 'c'}), random.Random(1).random())"
+    outputs = {run.stdout for run in held.execute(code, [""] * 4)} | {held.execute(code, ["x"])[0].stdout}
+    assert len(outputs) == 1

@@ -130,23 +130,6 @@ def test_sources_that_do_not_compile_or_pry_are_compile_errors(judge: sandbox.Ju
     assert "root:" not in judgement.message
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "code",
-    [
-        "template<int N> struct A { A<N + 1> a; A<N + 2> b; }; A<0> a; int main() {}",
-        "constexpr long f(long n) { return n < 2 ? n : f(n - 1) + f(n - 2); }\nconstexpr long x = f(90);\nint main() {}",
-        "char a[2147483647] = {1};\nint main() { return a[5]; }",
-        "#define A B B B B B B B B B B\n#define B C C C C C C C C C C\n#define C D D D D D D D D D D\n"
-        "#define D E E E E E E E E E E\n#define E F F F F F F F F F F\n#define F G G G G G G G G G G\n"
-        "#define G H H H H H H H H H H\n#define H +1+1+1+1+1+1+1+1+1+1\nint main() { return A; }",
-    ],
-    ids=["templates", "constexpr", "huge_array", "macros"],
-)
-def test_bombs_for_the_compiler_are_compile_errors(judge: sandbox.Judge, code: str) -> None:
-    assert judge.judge(code, [TestCase("", "1")], language="cpp").verdict is Verdict.CE
-
-
 def test_a_missing_compiler_is_named_with_its_remedy(judge: sandbox.Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     from sandbox import languages
 
