@@ -1,4 +1,4 @@
-# ruff: noqa: E501, SIM905
+# ruff: noqa: SIM905
 """C and C++: compiled once in a box of their own, run confined like everything else."""
 
 from __future__ import annotations
