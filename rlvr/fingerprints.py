@@ -31,9 +31,13 @@ class Fingerprint:
 
 def fingerprint(name: str, title: str, statement: str) -> Fingerprint:
     """The fingerprint of a statement; equal digests mean equal words, whatever their case and spacing."""
-    words = " ".join(statement.casefold().split())
-    grams = np.asarray(shingles(statement), dtype=np.uint32)
-    return Fingerprint(name, title, hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16], grams)
+    return Fingerprint(name, title, digest(statement), np.asarray(shingles(statement), dtype=np.uint32))
+
+
+def digest(text: str) -> str:
+    """16 hex digits, the same for texts of the same words, whatever their case and spacing."""
+    words = " ".join(text.casefold().split())
+    return hashlib.sha256(words.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def of_problem(problem: Problem) -> Fingerprint:

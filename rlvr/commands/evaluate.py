@@ -34,6 +34,7 @@ def evaluate() -> None:
     rlvr evaluate --suite humaneval --data humaneval.jsonl.gz --model models/smollm2-135m
     rlvr evaluate --suite drive --data DIR --endpoint http://127.0.0.1:8000/v1 --model NAME
     rlvr evaluate --suite mbpp --data mbpp.jsonl --samples samples.jsonl
+    rlvr evaluate --suite mbpp --data mbpp.jsonl --references
     rlvr evaluate runs/NAME --all-checkpoints --suite mbpp --data mbpp.jsonl
     rlvr evaluate compare A B
     rlvr evaluate leaderboard runs/
@@ -49,6 +50,7 @@ def evaluate() -> None:
 @click.option("--engine", type=click.Choice(["transformers", "vllm"]), default=None)
 @click.option("--endpoint", default=None, help="Address of an OpenAI-compatible server, up to /v1.")
 @click.option("--samples", type=_PATH, default=None, help="A file of samples made elsewhere: grade only.")
+@click.option("--references", is_flag=True, help="Grade the suite's own solutions: is the judge right about them?")
 @click.option("--all-checkpoints", is_flag=True, help="Every checkpoint of RUN, then its final one.")
 @click.option("--out", type=_PATH, default=None, help="Default: RUN/evaluation or runs/evaluation/<model>.")
 @click.option("--trained-on", multiple=True, help="Run folder or problem source to check for contamination.")
@@ -72,7 +74,8 @@ def run(arguments: tuple[str, ...], list_suites: bool, dry_run: bool, regrade: b
             continue
         from rlvr.evaluation.evaluate import evaluate as measure
 
-        for line in summary(measure(recipe, regrade=regrade)):
+        results = measure(recipe, regrade=regrade)
+        for line in of_references(recipe) if recipe.samples == "references" else summary(results):
             click.echo(line)
         click.echo(Path(recipe.output_dir) / "results.json")
 
@@ -88,6 +91,7 @@ def _recipes(
     engine: str | None,
     endpoint: str | None,
     samples: Path | None,
+    references: bool,
     all_checkpoints: bool,
     out: Path | None,
     trained_on: tuple[str, ...],
@@ -119,10 +123,14 @@ def _recipes(
         )
     elif samples is not None:
         base, targets = out or Path("runs/evaluation"), [(_slug(samples.stem), {"samples": str(samples)})]
+    elif references:
+        base, targets = out or Path("runs/evaluation"), [("references", {"samples": "references"})]
     elif model is not None:
         base, targets = out or Path("runs/evaluation"), [(_slug(model), {"model": {"name_or_path": model}})]
     else:
-        raise click.UsageError("say what to evaluate: RUN, --model, --endpoint with --model, or --samples")
+        raise click.UsageError(
+            "say what to evaluate: RUN, --model, --endpoint with --model, --samples, or --references"
+        )
     chosen = [suite for name in suites for suite in load_suites(name)]
     return [
         suite_recipe(suite, base / name / suite.suite, data=data, overrides=overrides, **target, **facts)
@@ -194,6 +202,23 @@ def summary(results: Results) -> list[str]:
             lines.append(f"{suite}: {metrics.infrastructure_errors} samples could not be judged and count nowhere")
     cost = results.cost
     lines.append(f"cost: {cost.tokens:,} tokens, {cost.generate_s:.0f} s generating, {cost.grade_s:.0f} s grading")
+    return lines
+
+
+def of_references(recipe: EvaluationRecipe) -> list[str]:
+    """How many of a suite's references passed, and what became of the others."""
+    from rlvr.evaluation import read_samples
+    from rlvr.evaluation.problems import suite_problems
+
+    records = read_samples(Path(recipe.output_dir))
+    failing = [record for record in records if record.verdict.value != "AC"]
+    lines = [f"{recipe.suite}: {len(records) - len(failing)} of {len(records)} references pass"]
+    lines += [f"  {r.problem_id}: {r.verdict.value} {' '.join(r.message.split())[:160]}".rstrip() for r in failing]
+    tried = {record.problem_id for record in records}
+    without = [problem.id for problem in suite_problems(recipe) if problem.id not in tried]
+    if without:
+        more = " ..." if len(without) > 5 else ""
+        lines.append(f"{recipe.suite}: {len(without)} problems have no reference: {', '.join(without[:5])}{more}")
     return lines
 
 

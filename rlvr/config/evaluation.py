@@ -30,6 +30,14 @@ class SamplingSection(Strict):
             raise ValueError("k lists the k of pass@k: whole numbers from 1 on")
         return sorted(set(k))
 
+    def check(self, name: str = "sampling") -> None:
+        """ValueError where pass@k is asked for with fewer than k samples."""
+        if max(self.k) > self.n:
+            raise ValueError(
+                f"{name}.k: pass@{max(self.k)} needs {name}.n >= {max(self.k)}, and {name}.n is {self.n}; "
+                f"raise {name}.n or leave {max(self.k)} out of {name}.k"
+            )
+
 
 class EndpointSection(Strict):
     """An OpenAI-compatible server. The key is read from the environment and written nowhere."""
@@ -100,6 +108,9 @@ class SuiteGroup(Strict):
     suites: list[str] = Field(min_length=1)
 
 
+REFERENCES = "references"  # as EvaluationRecipe.samples: the suite's own solutions
+
+
 class EvaluationRecipe(Strict):
     """`rlvr evaluate`: one model, endpoint or file of samples on one suite of problems."""
 
@@ -109,7 +120,7 @@ class EvaluationRecipe(Strict):
     model: ModelSection | None = None
     engine: Literal["transformers", "vllm"] = "transformers"
     endpoint: EndpointSection | None = None
-    samples: str | None = None  # a file of samples made elsewhere: grade only
+    samples: str | None = None  # a file of samples made elsewhere, or "references": grade only
     data: EvaluationData
     prompt: PromptSection = PromptSection()
     sampling: SamplingSection = SamplingSection()
@@ -126,6 +137,8 @@ class EvaluationRecipe(Strict):
             raise ValueError(
                 f"give exactly one of model, endpoint and samples to be evaluated (got {' and '.join(given) or 'none'})"
             )
+        if self.samples is None:  # a file's own number of samples decides what can be said of it
+            self.sampling.check()
         return self
 
     @property

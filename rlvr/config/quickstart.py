@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlvr.config.evaluation import SamplingSection
 from rlvr.config.grpo import BudgetSection, CurriculumSection, GRPOSection
@@ -49,3 +49,8 @@ class QuickstartRecipe(Strict):
     evaluation: SamplingSection = SamplingSection()
     judge: JudgeSection = JudgeSection()
     tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="after")
+    def _samples_for_k(self) -> QuickstartRecipe:
+        self.evaluation.check("evaluation")
+        return self

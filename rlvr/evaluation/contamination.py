@@ -5,21 +5,28 @@ from __future__ import annotations
 import datetime
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import yaml
 
 from data_curation import Problem, load_problems
 from rlvr.config import EvaluationRecipe
-from rlvr.fingerprints import FILE, Fingerprint, Fingerprints, of_problem, read_fingerprints
+from rlvr.fingerprints import FILE, Fingerprint, Fingerprints, digest, of_problem, read_fingerprints
 
 COVERAGE = 0.5  # share of the weight of a problem's 5-grams that a training problem holds
 TITLE_COVERAGE = 0.2  # the same under an equal title
+IDENTIFYING = 0.25  # weight held, over the weight of a statement that shares no 5-gram with the corpus
+BOTH_WAYS = 0.95  # share of equal 5-grams, of the larger set
+FEW = 5  # a 5-gram in more training texts than this (or than one in 2,000) is a phrase of the corpus
+_FEW_IN = 2000
 _LONGEST_CHAIN = 16
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class Overlap:
     problem_id: str
     training_id: str
     source: str  # run or source the training problem is from
-    why: str  # "id", "statement", "words" or "title"
+    why: str  # "statement", "prompt", "id", "words" or "title"
     coverage: float
 
 
@@ -88,8 +95,10 @@ class Overlaps:
             print(line, file=sys.stderr, flush=True)
 
 
-def find_overlaps(problems: Sequence[Problem], recipe: EvaluationRecipe) -> Overlaps:
-    """Overlaps of `problems` with what the recipe's model was trained on.
+def find_overlaps(
+    problems: Sequence[Problem], recipe: EvaluationRecipe, prompts: Mapping[str, str] | None = None
+) -> Overlaps:
+    """Overlaps of `problems`, asked with `prompts` (id -> text), with what the recipe's model was trained on.
 
     That is `recipe.trained_on` (run folders, fingerprint files, or sources of problems), and for a checkpoint the runs
     it comes from: its own, that of the model it started from, and so on, as far as they lie here.
@@ -107,7 +116,7 @@ def find_overlaps(problems: Sequence[Problem], recipe: EvaluationRecipe) -> Over
     cutoff = recipe.data_cutoff
     return Overlaps(
         sources={name: len(found.problems) for name, found in training.items()},
-        found=overlapping(problems, training),
+        found=overlapping(problems, training, prompts),
         problems=len(problems),
         cutoff=cutoff,
         before_cutoff=sum(p.date is not None and p.date <= cutoff for p in problems) if cutoff else 0,
@@ -133,66 +142,90 @@ def ancestry(checkpoint: Path) -> Iterator[Path]:
             return
 
 
-def overlapping(problems: Sequence[Problem], training: dict[str, Fingerprints]) -> list[Overlap]:
+def overlapping(
+    problems: Sequence[Problem], training: dict[str, Fingerprints], prompts: Mapping[str, str] | None = None
+) -> list[Overlap]:
     """The closest training problem of every problem that has one, in the order of `problems`.
 
-    Equal ids or equal words are an overlap. Otherwise a 5-gram of words weighs log(1 + texts / texts that hold it), so
-    that boilerplate counts little, and half of a problem's weight must lie in one training problem, or a fifth under
-    the same title.
+    Equal ids or equal words (of the statement or of its prompt) are an overlap, and so are nearly the same 5-grams of
+    words both ways (`BOTH_WAYS`).
+    Otherwise a 5-gram weighs log(1 + texts / texts that hold it), counted over all training texts, and nothing where
+    more than `FEW` of them hold it: a phrase of the corpus tells no problem from another. One training problem must
+    hold half of a problem's weight (`COVERAGE`), or a fifth under the same title; and what it holds must be a quarter
+    (`IDENTIFYING`) of what the statement would weigh if all of it were its own, so that statements filled into one
+    template are not taken for each other.
     """
-    own = [of_problem(problem) for problem in problems]
-    best: dict[str, Overlap] = {}
-    for source, known in training.items():
-        for overlap in _within(own, source, known):
-            if overlap.problem_id not in best or best[overlap.problem_id].coverage < overlap.coverage:
-                best[overlap.problem_id] = overlap
-    return [best[problem.id] for problem in problems if problem.id in best]
+    corpus = _Corpus(training)
+    asked = {name: digest(prompt) for name, prompt in (prompts or {}).items()}
+    found = (corpus.closest(of_problem(problem), asked.get(problem.id, "")) for problem in problems)
+    return [overlap for overlap in found if overlap is not None]
 
 
-def _within(own: Sequence[Fingerprint], source: str, known: Fingerprints) -> Iterator[Overlap]:
-    flat = known.problems
-    if not flat or not own:
-        return
-    own = [known.sampled(problem) for problem in own]
-    grams = np.concatenate([one.grams for one in flat])
-    owners = np.repeat(np.arange(len(flat)), [len(one.grams) for one in flat])
-    order = np.argsort(grams, kind="stable")
-    grams, owners = grams[order], owners[order]
-    every, texts_with = np.unique(np.concatenate([grams, *(one.grams for one in own)]), return_counts=True)
-    weights = np.log1p((len(flat) + len(own)) / texts_with)
-    ids = {one.id: place for place, one in enumerate(flat)}
-    digests = {one.digest: place for place, one in enumerate(flat)}
-    titles: dict[str, list[int]] = {}
-    for place, one in enumerate(flat):
-        titles.setdefault(_title(one.title), []).append(place)
-    for problem in own:
-        covered = _coverage(problem, grams, owners, every, weights, len(flat))
-        closest = int(np.argmax(covered))
-        same = max(titles.get(_title(problem.title), []), key=lambda place: covered[place], default=None)
-        if problem.digest in digests:
-            yield _overlap(problem, flat[digests[problem.digest]], source, "statement", 1.0)
-        elif problem.id in ids:
-            yield _overlap(problem, flat[ids[problem.id]], source, "id", covered[ids[problem.id]])
-        elif covered[closest] >= COVERAGE:
-            yield _overlap(problem, flat[closest], source, "words", covered[closest])
-        elif _title(problem.title) and same is not None and covered[same] >= TITLE_COVERAGE:
-            yield _overlap(problem, flat[same], source, "title", covered[same])
+class _Corpus:
+    """All training texts, with their 5-grams in one sorted array."""
 
+    def __init__(self, training: dict[str, Fingerprints]) -> None:
+        texts = [(source, known.modulus, one) for source, known in training.items() for one in known.problems]
+        self.texts = [(source, one) for source, _, one in texts]
+        self.moduli = np.array([modulus for _, modulus, _ in texts], dtype=np.int64)
+        self.sizes = np.array([len(one.grams) for _, _, one in texts], dtype=np.int64)
+        grams = np.concatenate([*(one.grams for _, _, one in texts), np.empty(0, np.uint32)])
+        owners = np.repeat(np.arange(len(texts)), self.sizes)
+        order = np.argsort(grams, kind="stable")
+        self.grams, self.owners = grams[order], owners[order]
+        self.few = max(FEW, len(texts) / _FEW_IN)
+        self.ids = {one.id: place for place, (_, _, one) in reversed(list(enumerate(texts)))}
+        self.digests = {one.digest: place for place, (_, _, one) in reversed(list(enumerate(texts)))}
+        self.titles: dict[str, list[int]] = {}
+        for place, (_, _, one) in enumerate(texts):
+            self.titles.setdefault(_title(one.title), []).append(place)
 
-def _overlap(problem: Fingerprint, one: Fingerprint, source: str, why: str, coverage: float) -> Overlap:
-    return Overlap(problem.id, one.id, source, why, round(float(coverage), 3))
+    def closest(self, problem: Fingerprint, asked: str = "") -> Overlap | None:
+        """The training text that `problem`, asked with a prompt of digest `asked`, overlaps with."""
+        if not self.texts:
+            return None
+        for why, key in (("statement", problem.digest), ("prompt", asked)):
+            if key in self.digests:
+                return self._overlap(problem, self.digests[key], why, 1.0)
+        covered, identifying, both_ways = self._shares(problem)
+        if problem.id in self.ids:
+            place = self.ids[problem.id]
+            return self._overlap(problem, place, "id", covered[place])
+        if both_ways.max() >= BOTH_WAYS:
+            return self._overlap(problem, int(both_ways.argmax()), "words", both_ways.max())
+        marked = np.where(identifying >= IDENTIFYING, covered, 0.0)
+        if marked.max() >= COVERAGE:
+            return self._overlap(problem, int(marked.argmax()), "words", marked.max())
+        same = max(self.titles.get(_title(problem.title), []), key=lambda place: covered[place], default=None)
+        if _title(problem.title) and same is not None and covered[same] >= TITLE_COVERAGE:
+            return self._overlap(problem, same, "title", covered[same])
+        return None
 
+    def _overlap(self, problem: Fingerprint, place: int, why: str, coverage: float) -> Overlap:
+        source, one = self.texts[place]
+        return Overlap(problem.id, one.id, source, why, round(float(coverage), 3))
 
-def _coverage(problem: Fingerprint, grams: Any, owners: Any, every: Any, weights: Any, size: int) -> Any:
-    """Share of the weight of the problem's 5-grams that each training problem holds, [training problems]."""
-    if not len(problem.grams):
-        return np.zeros(size)
-    own_weights = weights[np.searchsorted(every, problem.grams)]
-    left, right = (np.searchsorted(grams, problem.grams, side=side) for side in ("left", "right"))
-    counts = right - left
-    places = np.repeat(left - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
-    held = np.bincount(owners[places], weights=np.repeat(own_weights, counts), minlength=size)
-    return held / own_weights.sum()
+    def _shares(self, problem: Fingerprint) -> tuple[Floats, Floats, Floats]:
+        """Per training text: share it holds of the problem's weight; the same weight over that of a statement all its
+        own; share of 5-grams in common, of the larger of the two."""
+        covered, identifying, both_ways = (np.zeros(len(self.texts)) for _ in range(3))
+        for modulus in np.unique(self.moduli):
+            grams = problem.grams[problem.grams % modulus == 0] if modulus > 1 else problem.grams
+            if not len(grams):
+                continue
+            left, right = (np.searchsorted(self.grams, grams, side=side) for side in ("left", "right"))
+            counts = right - left
+            weights = np.where(counts > self.few, 0.0, np.log1p(len(self.texts) / np.maximum(counts, 1)))
+            places = np.repeat(left - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
+            owners = self.owners[places]
+            held = np.bincount(owners, weights=np.repeat(weights, counts), minlength=len(self.texts))
+            shared = np.bincount(owners, minlength=len(self.texts))
+            here = self.moduli == modulus
+            if weights.sum() > 0:
+                covered[here] = held[here] / weights.sum()
+            identifying[here] = held[here] / (len(grams) * np.log1p(len(self.texts)))
+            both_ways[here] = shared[here] / np.maximum(self.sizes[here], len(grams))
+        return covered, identifying, both_ways
 
 
 def _title(title: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from data_curation import Problem
 from rlvr.config import EvaluationRecipe, RecipeError, write_resolved
+from rlvr.config.evaluation import REFERENCES
 from rlvr.evaluation.contamination import Overlaps, find_overlaps, write_overlaps
 from rlvr.evaluation.generate import GENERATIONS, Generation, Sampler, generate, local_sampler
 from rlvr.evaluation.grade import GRADED, Grading, grader_version
@@ -24,9 +25,9 @@ from rlvr.evaluation.results import (
     write_results,
     write_samples,
 )
-from rlvr.evaluation.samples import missing_problems, read_generations, uneven
+from rlvr.evaluation.samples import missing_problems, read_generations, references, uneven
 from rlvr.provenance import data_fingerprint, write_environment
-from rlvr.rollouts.prompts import render_prompt
+from rlvr.rollouts.prompts import completion_text, render_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +60,13 @@ def evaluate(
         raise RecipeError(
             f"{folder}: holds results of another model, data or sampling; choose another output_dir or delete it"
         )
-    if recipe.samples is None and max(recipe.sampling.k) > recipe.sampling.n:
-        raise RecipeError(f"sampling.k: pass@{max(recipe.sampling.k)} needs sampling.n >= {max(recipe.sampling.k)}")
     if regrade:
         _reopen(folder, identity)
     prompts = {problem.id: render_prompt(problem, recipe.prompt) for problem in problems}
-    overlaps = find_overlaps(problems, recipe)
+    overlaps = find_overlaps(problems, recipe, {name: completion_text(prompt) for name, prompt in prompts.items()})
     overlaps.warn(recipe.suite)
     try:
-        given = read_generations(Path(recipe.samples), problems) if recipe.samples is not None else None
+        given = _given(recipe, problems)
         with Grading(problems, prompts, recipe, identity, _total(recipe, problems, given)) as grading:
             write_resolved(recipe, folder)
             write_environment(folder, **identity)
@@ -75,6 +74,14 @@ def evaluate(
     except ValueError as error:
         raise error if isinstance(error, RecipeError) else RecipeError(str(error)) from None
     return _score(recipe, problems, grading, identity, generate_s, overlaps, given)
+
+
+def _given(recipe: EvaluationRecipe, problems: Sequence[Problem]) -> list[Generation] | None:
+    if recipe.samples is None:
+        return None
+    if recipe.samples == REFERENCES:
+        return references(problems, recipe.prompt.language)
+    return read_generations(Path(recipe.samples), problems)
 
 
 def _run(
@@ -172,6 +179,8 @@ def _identity(recipe: EvaluationRecipe, problems: Iterable[Problem]) -> dict[str
     """What must not change under an evaluation that is continued."""
     prompt = hashlib.sha256(recipe.prompt.model_dump_json().encode()).hexdigest()[:16]
     identity = {"data_fingerprint": data_fingerprint(problems), "prompt": prompt, "seed": recipe.seed}
+    if recipe.samples == REFERENCES:
+        return identity | {"samples": REFERENCES}
     if recipe.samples is not None:
         path = Path(recipe.samples)
         if not path.is_file():

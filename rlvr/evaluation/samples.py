@@ -59,6 +59,20 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
     return found
 
 
+def references(problems: Sequence[Problem], language: str) -> list[Generation]:
+    """The first accepted solution in `language` of every problem that has one; ValueError where none has."""
+    programs = {
+        problem.id: next(
+            (s.code for s in problem.solutions if s.verdict == "accepted" and s.language == language), None
+        )
+        for problem in problems
+    }
+    found = [Generation(Item(name, 0, False), code, 0, "stop", code) for name, code in programs.items() if code]
+    if not found:
+        raise ValueError(f"none of the {len(problems)} problems has a reference solution in {language}")
+    return found
+
+
 def missing_problems(generations: Sequence[Generation], problems: Sequence[Problem]) -> list[str]:
     """Ids of the problems no sample is of."""
     tried = {generation.item.problem_id for generation in generations}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+
+from rlvr.rollouts.sampling import sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,9 @@ class TransformersEngine:
 
     def _batch(self, ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
-        width = max(map(len, ids))
-        device = self.model.device
-        input_ids = torch.tensor([[pad] * (width - len(row)) + row for row in ids], device=device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in ids], device=device)
+        config = copy.deepcopy(self.model.generation_config)
+        stops = config.eos_token_id
+        ends = {*(stops if isinstance(stops, list) else [stops]), self.tokenizer.eos_token_id} - {None}
         choice: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if sampling.temperature > 0:
             choice = {
@@ -78,19 +80,11 @@ class TransformersEngine:
                 "top_p": sampling.top_p,
                 "top_k": sampling.top_k,
             }
-        output = self.model.generate(
-            input_ids=input_ids,
-            attention_mask=mask,
-            max_new_tokens=sampling.max_completion_length,
-            pad_token_id=pad,
-            **choice,
-        )[:, width:].tolist()
-        stops = self.model.generation_config.eos_token_id
-        stop_ids = set(stops if isinstance(stops, list) else [stops]) | {self.tokenizer.eos_token_id}
-        completions = []
-        for row in output:
-            end = next((position for position, token in enumerate(row) if token in stop_ids), None)
-            kept = row if end is None else row[: end + 1]
-            text = self.tokenizer.decode(kept, skip_special_tokens=True)
-            completions.append(Completion(text, len(kept), "length" if end is None else "stop"))
-        return completions
+        config.update(max_new_tokens=sampling.max_completion_length, max_length=None, pad_token_id=pad, **choice)
+        rows = sample(self.model, ids, generation_config=config, pad_token_id=pad, end_token_ids=sorted(ends))
+        return [
+            Completion(
+                self.tokenizer.decode(row, skip_special_tokens=True), len(row), "stop" if row[-1] in ends else "length"
+            )
+            for row in rows
+        ]

@@ -23,12 +23,10 @@ from rlvr.cli import cli
 from rlvr.config import EvaluationRecipe, RecipeError
 from rlvr.evaluation import endpoint as endpoint_module
 from rlvr.evaluation import read_results, read_samples
-from rlvr.evaluation.contamination import ancestry
 from rlvr.evaluation.endpoint import EndpointFailure
 from rlvr.evaluation.evaluate import evaluate
 from rlvr.evaluation.grade import grader_version
 from rlvr.evaluation.suites import load_suites, shipped_suites, suite_recipe
-from rlvr.fingerprints import Fingerprints, read_fingerprints, write_fingerprints, write_texts
 from sandbox import Verdict
 
 WORDS = [a + b for a in ("harb", "lant", "grav", "orch", "velv") for b in ("our", "ern", "el", "id", "et")]
@@ -36,16 +34,18 @@ WORDS = [a + b for a in ("harb", "lant", "grav", "orch", "velv") for b in ("our"
 
 def make_problem(number: int, **fields: Any) -> Problem:
     story = " ".join(random.Random(number).choices(WORDS, k=60))
-    return Problem(
-        id=f"sum/{number}",
-        title=f"Sum and {number}",
-        statement=f"Read one number and print it plus {number}. {story}",
-        tests=[Test(input=f"{x}\n", output=f"{x + number}\n") for x in (1, 5)],
-        solutions=[Solution(code=f"print(int(input()) + {number})")],
-        difficulty="easy" if number < 3 else "hard",
-        rating=1000.0 + 200 * number,
-        **{"date": datetime.date(2025, 1 + number % 12, 1), "tags": ["math"]} | fields,
-    )
+    values: dict[str, Any] = {
+        "id": f"sum/{number}",
+        "title": f"Sum and {number}",
+        "statement": f"Read one number and print it plus {number}. {story}",
+        "tests": [Test(input=f"{x}\n", output=f"{x + number}\n") for x in (1, 5)],
+        "solutions": [Solution(code=f"print(int(input()) + {number})")],
+        "difficulty": "easy" if number < 3 else "hard",
+        "rating": 1000.0 + 200 * number,
+        "date": datetime.date(2025, 1 + number % 12, 1),
+        "tags": ["math"],
+    }
+    return Problem(**values | fields)
 
 
 PROBLEMS = [make_problem(number) for number in range(5)]
@@ -398,61 +398,19 @@ def test_a_suite_without_tests_is_refused(tmp_path: Path) -> None:
         suite_problems(recipe_for(source, tmp_path / "out", model={"name_or_path": "m"}))
 
 
-# --- contamination ---
-
-
-def test_training_problems_in_the_suite_are_found_and_said(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    sft, run = tmp_path / "sft", tmp_path / "run"
-    retold = PROBLEMS[3].model_copy(update={"id": "other/9", "title": "", "statement": "NEW: " + PROBLEMS[3].statement})
-    write_fingerprints(run, [retold, make_problem(40)])
-    write_texts(sft, [("demonstration 0", "", PROBLEMS[1].statement), ("demonstration 1", "", "something else")])
-    for folder, start in ((run, sft / "final"), (sft, tmp_path / "nowhere")):
-        (folder / "final").mkdir(parents=True)
-        (folder / "config.resolved.yaml").write_text(json.dumps({"model": {"name_or_path": str(start)}}))
-    assert list(ancestry(run / "final")) == [run, sft]
-    assert len(read_fingerprints(run).problems) == 2
-    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
-    out = tmp_path / "out"
-    results = evaluate(
-        recipe_for(source, out, samples=str(file), trained_on=[str(run), str(sft)], data_cutoff="2025-02-15")
-    )
-    said = capsys.readouterr().err
-    assert "WARNING: sums: 2 of 5 problems are in the training data" in said
-    assert "sum/3 ~ other/9" in said and "2 of 5 problems are from before the model's data cutoff" in said
-    found = results.config["contamination"]
-    assert found["overlapping_problems"] == 2 and found["problems_before_cutoff"] == 2
-    overlaps = json.loads((out / "contamination.json").read_text())["overlaps"]
-    assert [(o["problem_id"], o["why"]) for o in overlaps] == [("sum/1", "statement"), ("sum/3", "words")]
-
-
-def test_a_suite_apart_from_the_training_data_is_said_to_be(
-    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    other = tmp_path / "train.jsonl"
-    save_problems([make_problem(n, date=None) for n in (31, 32)], other)
-    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
-    evaluate(recipe_for(source, tmp_path / "out", samples=str(file), trained_on=[str(other)]))
-    assert "no overlap with training data" in capsys.readouterr().err
-
-
-def test_large_training_sets_keep_a_sample_that_still_finds_copies(tmp_path: Path, monkeypatch: Any) -> None:
-    from rlvr import fingerprints
-    from rlvr.evaluation.contamination import overlapping
-
-    monkeypatch.setattr(fingerprints, "FULL_TEXTS", 10)
-    problems = [make_problem(n, date=None) for n in range(40)]
-    retold = [p.model_copy(update={"id": f"x{i}", "title": "", "statement": p.statement + " Good luck!"})
-              for i, p in enumerate(problems)]  # fmt: skip
-    write_fingerprints(tmp_path, retold)
-    known = read_fingerprints(tmp_path)
-    assert isinstance(known, Fingerprints) and known.modulus == 4
-    found = overlapping(problems[:5], {"run": known})
-    assert len(found) >= 4
-
-
 # --- the command ---
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_more_samples_asked_for_than_drawn_is_one_line(source: Path, tmp_path: Path, dry: tuple[str, ...]) -> None:
+    suite = own_suite(tmp_path)
+    answer = invoke(
+        "--suite", suite, "--data", source, "--model", "m", "--out", tmp_path / "e", "sampling.k=[1,2]", *dry
+    )
+    assert isinstance(answer.exception, RecipeError)
+    (line,) = str(answer.exception).splitlines()
+    assert "sampling.k: pass@2 needs sampling.n >= 2, and sampling.n is 1" in line
+    assert not (tmp_path / "e").exists()
 
 
 def invoke(*arguments: Any) -> Any:
@@ -477,6 +435,39 @@ def test_the_command_grades_compares_and_lists(source: Path, tmp_path: Path) -> 
     assert "drive-livecode-v6" in invoke("--list").output
     assert "say what to evaluate" in invoke("--suite", suite, "--data", source).output
     assert invoke("--suite", suite, "--data", source, "--model", "m", "--dry-run").output.startswith("suite: own")
+
+
+def test_the_local_engine_writes_what_generate_writes(tiny_model: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rlvr.rollouts.engine import Sampling, TransformersEngine
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model), AutoTokenizer.from_pretrained(tiny_model)
+    prompts = ["Double every number.\n# program\n", "You are given n integers. Print the sum.\n# program\n"] * 2
+    found = TransformersEngine(model, tokenizer, batch_size=3).generate(prompts, Sampling(24, temperature=0.0), seed=1)
+    for prompt, drawn in zip(prompts, found, strict=True):
+        ids = tokenizer(prompt, return_tensors="pt", add_special_tokens=False).input_ids
+        row = model.generate(ids, max_new_tokens=24, do_sample=False, pad_token_id=0)[0, ids.shape[1] :].tolist()
+        ended = tokenizer.eos_token_id in row
+        assert drawn.text == tokenizer.decode(row, skip_special_tokens=True)
+        assert (drawn.tokens, drawn.finish_reason) == (len(row), "stop" if ended else "length")
+
+
+def test_references_are_graded_like_any_sample_and_failing_ones_are_named(source: Path, tmp_path: Path) -> None:
+    broken = PROBLEMS[2].model_copy(update={"solutions": [Solution(code="print(3)")]})
+    without = PROBLEMS[4].model_copy(update={"solutions": [Solution(code="print(3)", verdict="wrong_answer")]})
+    save_problems([*PROBLEMS[:2], broken, without], source)
+    arguments = ("--suite", own_suite(tmp_path), "--data", source, "--references", "--out", tmp_path / "e")
+    answer = invoke(*arguments, "judge.workers=1")
+    assert answer.exit_code == 0, (answer.output, answer.exception)
+    assert "own: 2 of 3 references pass" in answer.output and "sum/2: WA" in answer.output
+    (left_out,) = [line for line in answer.output.splitlines() if "no reference" in line]
+    assert "sum/4" in left_out
+    assert read_results(tmp_path / "e" / "references" / "own").checkpoint == "references"
+    save_problems([without], source)
+    answer = invoke(*arguments[:-1], tmp_path / "f", "judge.workers=1")
+    assert isinstance(answer.exception, RecipeError)
+    assert "none of the 1 problems has a reference solution in python" in str(answer.exception)
 
 
 def test_all_checkpoints_of_a_run_are_evaluated(warm_model: Path, problems_file: Path, tmp_path: Path) -> None:
