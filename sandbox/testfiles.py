@@ -7,13 +7,13 @@ import re
 from pathlib import Path
 
 from sandbox.cases import TestCase
+from sandbox.service.wire import WireError, build
 
 LANGUAGE_BY_EXTENSION = {
     ".py": "python", ".py3": "python", ".c": "c", ".cc": "cpp", ".cpp": "cpp", ".cxx": "cpp", ".c++": "cpp",
     ".java": "java", ".js": "javascript", ".go": "go", ".rs": "rust",
 }  # fmt: skip
 _INPUT, _ANSWERS = ".in", (".ans", ".out", ".a")
-_FIELDS = {"input", "output", "call", "weight", "name", "group"}
 
 
 def read_tests(path: str | Path) -> list[TestCase]:
@@ -54,20 +54,31 @@ def _read_folder(folder: Path) -> list[TestCase]:
 
 
 def _read_lines(path: Path) -> list[TestCase]:
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        row = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}: row {row}: not UTF-8; keep such tests as .in and .ans files") from None
     tests = []
-    for row, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: row {row}: not JSON: {error.msg}") from None
-        if not isinstance(fields, dict) or not isinstance(fields.get("input"), str):
-            raise ValueError(f"{path}: row {row}: expected an object with the strings `input` and `output`")
-        unknown = fields.keys() - _FIELDS
-        if unknown:
-            raise ValueError(f"{path}: row {row}: unknown key {min(unknown)!r}; known: {', '.join(sorted(_FIELDS))}")
-        tests.append(TestCase(**{"name": str(row), **fields}))
+    for row, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            tests.append(_test_of(line, f"{path}: row {row}", str(row)))
     if not tests:
         raise ValueError(f"{path}: no tests")
     return tests
+
+
+def _test_of(line: str, where: str, name: str) -> TestCase:
+    try:
+        fields = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON: {getattr(error, 'msg', error)}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where}: expected an object with the strings `input` and `output`")
+    for key in ("input", "output"):
+        if key not in fields:
+            raise ValueError(f"{where}: {key!r} is missing: a test has an `input` and an `output`, empty or not")
+    try:
+        return build(TestCase, {"name": name, **fields}, "")
+    except WireError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -25,6 +25,7 @@ LEVEL = click.option(
 )
 UNCONFINED = click.option("--allow-unconfined", is_flag=True, help="Accept mere resource limits. Not for others' code.")
 WORKERS = click.option("--workers", type=click.IntRange(min=1), default=None, help="Default: the usable CPUs.")
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 CACHE = click.option("--cache", type=click.Path(path_type=Path), default=None, help="SQLite file of known verdicts.")
 
 
@@ -50,6 +51,18 @@ def doctor(as_json: bool) -> None:
 @click.option("--tests", required=True, type=click.Path(path_type=Path), help="Folder of .in/.ans or .out, or .jsonl.")
 @click.option("--language", default=None, help="Default: by the file's extension.")
 @click.option("--checker", default="tokens", show_default=True, help="tokens, lines, exact, floats:1e-6, yes_no, ...")
+@click.option("--checker-program", type=FILE, default=None, help="The problem's own checker, run in the sandbox.")
+@click.option("--interactor", type=FILE, default=None, help="The problem's side of a conversation.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["python", "testlib", "kattis"]),
+    default=None,
+    help="Of the two above. Default: python for .py, testlib for what includes testlib.h, else kattis.",
+)
+@click.option("--testlib", type=FILE, default=None, help="Your testlib.h. Default: SANDBOX_TESTLIB.")
+@click.option("--input-file", default="", help="The file PROGRAM reads, instead of standard input.")
+@click.option("--output-file", default="", help="The file PROGRAM writes, instead of standard output.")
+@click.option("--completion", is_flag=True, help="PROGRAM is a model's completion: judge the program in it.")
 @click.option(
     "--cpu", "cpu_s", type=float, default=2.0, show_default=True, help="CPU seconds for C++; see --plain-time."
 )
@@ -66,6 +79,13 @@ def judge(
     tests: Path,
     language: str | None,
     checker: str,
+    checker_program: Path | None,
+    interactor: Path | None,
+    protocol: str | None,
+    testlib: Path | None,
+    input_file: str,
+    output_file: str,
+    completion: bool,
     cpu_s: float,
     plain_time: bool,
     memory_mb: int,
@@ -78,17 +98,23 @@ def judge(
 ) -> None:
     """Judge PROGRAM on tests. Exit code 0: accepted, 1: not accepted, 2: wrong usage, 3: the judge itself failed."""
     from sandbox import Limits, Verdict
+    from sandbox.extraction import extract_code
     from sandbox.testfiles import read_tests, text_of
 
     cases = read_tests(tests)
     limits = Limits(cpu_s, memory_mb=memory_mb, output_mb=output_mb, language_factors=not plain_time)
-    with _open_judge(url, 1, min_protection, allow_unconfined, None) as used:
+    language = language or ("python" if completion else _language_of(program))
+    code = extract_code(text_of(program), language) if completion else text_of(program)
+    with _open_judge(url, 1, min_protection, allow_unconfined, None, testlib) as used:
         judgement = used.judge(
-            text_of(program),
+            code,
             cases,
-            language=language or _language_of(program),
+            language=language,
             limits=limits,
-            checker=checker,
+            checker=checker if checker_program is None else _referee(checker_program, protocol),
+            input_file=input_file,
+            output_file=output_file,
+            interactor="" if interactor is None else _referee(interactor, protocol),
             stop="never" if run_all else "first_failure",
         )
     click.echo(json.dumps(_as_dict(judgement, cases), indent=2) if as_json else _table(judgement, cases))
@@ -264,13 +290,18 @@ def _service_modules() -> tuple[Any, Any]:
 
 
 def _open_judge(
-    url: str | None, workers: int | None, min_protection: str, allow_unconfined: bool, cache: Path | None
+    url: str | None,
+    workers: int | None,
+    min_protection: str,
+    allow_unconfined: bool,
+    cache: Path | None,
+    testlib: Path | None = None,
 ) -> Any:
     """A judge here, or the client of the service at `url`."""
     if url is None:
         from sandbox import Judge
 
-        return Judge(workers, min_protection, allow_unconfined, cache=cache or False)
+        return Judge(workers, min_protection, allow_unconfined, cache=cache or False, testlib=testlib)
     import os
 
     try:
@@ -279,6 +310,17 @@ def _open_judge(
         raise click.ClickException(f"{error.name} is missing: pip install 'rlvr[service]'") from None
     token = os.environ.get("RLVR_JUDGE_TOKEN")
     return JudgeClient(url, token, connect_s=5, min_protection=min_protection, allow_unconfined=allow_unconfined)
+
+
+def _referee(program: Path, protocol: str | None) -> str:
+    """The checker or interactor in the file `program`, as the judge takes it."""
+    from sandbox.checkers import user
+    from sandbox.testfiles import text_of
+
+    code, python = text_of(program), program.suffix == ".py"
+    if protocol is None:
+        protocol = "python" if python else "testlib" if "testlib.h" in code else "kattis"
+    return user.spec(protocol, code, "" if protocol != "kattis" else "python" if python else "cpp")
 
 
 def _language_of(program: Path) -> str:

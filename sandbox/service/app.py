@@ -112,7 +112,9 @@ class Service:
         try:
             asked = fusion.RunCodeRequest.model_validate_json(await self.body(request))
         except ValidationError as error:
-            return JSONResponse({"detail": error.errors(include_url=False, include_context=False)}, status_code=422)
+            # without what was sent: it may be what JSON has no form for
+            detail = error.errors(include_url=False, include_context=False, include_input=False)
+            return JSONResponse({"detail": detail}, status_code=422)
         self.jobs.reserve(1)
         started = time.monotonic()
         execution = Execution(Verdict.IE)

@@ -170,11 +170,14 @@ class JudgeClient(_Sender):
         language: str = "python",
         limits: Limits | None = None,
         checker: str = "tokens",
+        input_file: str = "",
+        output_file: str = "",
+        interactor: str = "",
         stop: str = "first_failure",
         keep_output: bool = False,
     ) -> Judgement:
         """As `sandbox.Judge.judge`."""
-        submission = Submission(code, tests, language, limits or Limits(), checker)
+        submission = Submission(code, tests, language, limits or Limits(), checker, input_file, output_file, interactor)
         return self.judge_batch([submission], stop=stop, keep_output=keep_output)[0]
 
     async def ajudge(self, code: str, tests: Sequence[TestCase], **options: Any) -> Judgement:
@@ -342,11 +345,14 @@ class AsyncJudgeClient(_Sender):
         language: str = "python",
         limits: Limits | None = None,
         checker: str = "tokens",
+        input_file: str = "",
+        output_file: str = "",
+        interactor: str = "",
         stop: str = "first_failure",
         keep_output: bool = False,
     ) -> Judgement:
         """As `sandbox.Judge.ajudge`."""
-        submission = Submission(code, tests, language, limits or Limits(), checker)
+        submission = Submission(code, tests, language, limits or Limits(), checker, input_file, output_file, interactor)
         return (await self.judge_batch([submission], stop=stop, keep_output=keep_output))[0]
 
     async def judge_batch(

@@ -135,6 +135,18 @@ class RayJudge:
         """Names of the nodes that judge."""
         return [node.name for node in list(self._nodes.values()) if node.level is not None]
 
+    def judge(
+        self,
+        code: str,
+        tests: Sequence[TestCase],
+        *,
+        stop: str = "first_failure",
+        keep_output: bool = False,
+        **how: Any,
+    ) -> Judgement:
+        """As `sandbox.Judge.judge`; `how` are the further fields of a `Submission`."""
+        return self.judge_batch([Submission(code, tests, **how)], stop=stop, keep_output=keep_output)[0]
+
     def judge_batch(
         self,
         submissions: Iterable[Submission],

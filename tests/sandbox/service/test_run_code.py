@@ -141,9 +141,17 @@ def test_what_is_not_served_is_the_sandboxes_error_not_the_programs(run, languag
     assert as_a_trainer_reads_it(reply) == "sandbox_error" and complaint in reply["message"]
 
 
-@pytest.mark.parametrize("body", [{"language": "python"}, {"code": "", "language": "python", "run_timeout": -1}, []])
-def test_a_request_that_does_not_fit_is_refused(running: Running, body: object) -> None:
-    response = httpx.post(f"{running.url}/run_code", json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"language": "python"}', b'{"code": "", "language": "python", "run_timeout": -1}', b"[]", b"", b"garbage",
+        b"\xff\xfe", b'{"code": "", "language": "python", "run_timeout": NaN}',
+        b'{"code": "\\ud800", "language": "python"}',
+        b"[" * 100_000, b'{"code": ["print(1)"], "language": "python"}',
+    ],
+)  # fmt: skip
+def test_a_request_that_does_not_fit_is_refused(running: Running, body: bytes) -> None:
+    response = httpx.post(f"{running.url}/run_code", content=body, headers={"Authorization": f"Bearer {TOKEN}"})
     assert response.status_code == 422 and response.json()["detail"]
 
 
