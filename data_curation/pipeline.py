@@ -15,7 +15,7 @@ from data_curation import builtin, sources
 from data_curation.config import CurationConfig
 from data_curation.outputs import CurationResult, write_outputs
 from data_curation.schema import Problem
-from data_curation.sources import RejectedRows, iter_problems, local_files
+from data_curation.sources import RejectedRows, check_source, iter_problems, local_files
 from data_curation.stages.decontaminate import decontaminate
 from data_curation.stages.deduplicate import deduplicate
 from data_curation.stages.difficulty import difficulty
@@ -74,6 +74,8 @@ def curate(
     Raises ValueError or FileNotFoundError for unusable sources, NothingLeft when every problem was removed (the files
     with the reasons are written all the same), JudgeFailure when the sandbox fails.
     """
+    for fault in faults_of_inputs(config):
+        raise fault
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
@@ -101,6 +103,18 @@ def curate(
     if not problems:
         raise NothingLeft(out, steps)
     return result
+
+
+def faults_of_inputs(config: CurationConfig) -> Iterator[Exception]:
+    """What would stop a run of this recipe hours later: sources, evaluation sets and samples that are not there."""
+    for source in (*config.sources, *config.decontaminate.against):
+        try:
+            check_source(source)
+        except (ValueError, FileNotFoundError) as error:
+            yield error
+    samples = config.difficulty.samples
+    if samples is not None and not samples.is_file():
+        yield FileNotFoundError(f"difficulty.samples: {samples}: no such file")
 
 
 class NothingLeft(ValueError):
@@ -176,7 +190,7 @@ def _load(config: CurationConfig, folder: Path, show_progress: bool) -> tuple[li
                 f"({config.maximum_rejected_rows}); the first: {rejected.errors[0]}"
             )
         if not problems:
-            first = f"; the first bad row: {rejected.errors[0]}" if len(rejected) else ""
+            first = f"; the first bad row: {rejected.errors[0]}" if len(rejected) else ": no rows there"
             raise ValueError(f"no problem could be read from {', '.join(config.sources)}{first}")
         bad = [
             Dropped(Path(error.file).name + (f" row {error.row}" if error.row else ""), "row not readable", error.what)

@@ -79,10 +79,13 @@ def curate(config: Path, overrides: tuple[str, ...], out: Path | None, limit: in
     extra = [f"limit={limit}"] if limit else []
     recipe = load_recipe(CurationConfig, config, [*overrides, *extra])
     out = out or Path("outputs") / recipe.name
-    if dry_run:
-        return _show(recipe, out)
     from data_curation.pipeline import curate as run
+    from data_curation.pipeline import faults_of_inputs
 
+    if dry_run:
+        for fault in faults_of_inputs(recipe):
+            click.echo(f"# not usable yet: {fault}", err=True)
+        return _show(recipe, out)
     run(recipe, out, say=click.echo)
     click.echo(f"{out}: train.parquet, heldout.parquet, dropped.parquet, funnel.json, report.html")
 

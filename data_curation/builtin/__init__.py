@@ -25,14 +25,19 @@ def problems(
     planted: bool = True,
 ) -> list[Problem]:
     """The built-in set or one part of it; "" is all parts. ValueError for an unknown part."""
-    if part not in ("", *PARTS):
-        raise ValueError(f"builtin:{part}: unknown part; known: {', '.join(PARTS)}")
+    check_part(part)
     contest = contest_problems() if part != "pipelines" else []
     pool = pipeline_pool(options, sft, seed) if part != "contest" else []
     if part in ("contest", "pipelines"):
         return contest or pool
     extra = planted_problems(contest, pool, seed) if planted else []
     return extra if part == "planted" else [*contest, *pool, *extra]
+
+
+def check_part(part: str) -> None:
+    """ValueError for a name that is no part of the built-in set; "" is all of it."""
+    if part not in ("", *PARTS):
+        raise ValueError(f"builtin:{part}: unknown part; known: {', '.join(PARTS)}")
 
 
 def contest_problems() -> list[Problem]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from data_curation.schema import Problem
@@ -136,13 +138,17 @@ class Source:
 
 
 def find_source(name: str) -> Source | None:
-    """The source that `name` describes; None if it has no known format and is no data file.
+    """The source that `name` describes; None if it has no known format, is no data file and no data set we know.
 
     FileNotFoundError if the place is not there, ValueError for an option the format does not take.
     """
     kind, colon, where = name.partition(":")
-    if not colon or kind not in FORMATS:
-        if not is_table(name.partition("?")[0]):
+    known = _of_hub(name)
+    if known:
+        kind, where = known, name
+    elif not colon or kind not in FORMATS:
+        path = name.partition("?")[0]
+        if not is_table(path) or (colon and re.fullmatch(r"[\w-]+", kind) and not Path(path).exists()):
             return None
         kind, where = "", name
     if not where:
@@ -185,6 +191,18 @@ def detect(row: Any) -> Format | None:
         return None
     found = [layout for layout in FORMATS.values() if layout.columns <= row.keys()]
     return max(found, key=lambda layout: len(layout.columns), default=None)
+
+
+def folder_source(folder: str) -> Source | None:
+    """A local folder with data files as a source whose layouts are told by the columns; None if it has none."""
+    source = Source(folder, "", find_place(folder))
+    return source if any(map(is_table, source.place.names())) else None
+
+
+def _of_hub(name: str) -> str:
+    """The format whose data set on the hub a bare name such as "codeparrot/apps@test" is; "" for none."""
+    bare = name.partition("?")[0].partition("@")[0]
+    return next((key for key, layout in FORMATS.items() if layout.hub and layout.hub == bare), "")
 
 
 def hub_reader(row: Mapping[str, Any], place: Place) -> Reader | None:

@@ -36,11 +36,16 @@ def read_parquet(path: Path, rejected: RejectedRows | None = None) -> Iterator[P
 def read_yaml_folder(folder: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:
     """One problem a .yaml or .yml file, in the order of their paths; keys are the fields of a problem."""
     existing(folder, folder=True)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file())
+    paths = yaml_files(folder)
     if not paths:
-        raise FileNotFoundError(f"{folder}: no .yaml files in this folder")
+        raise FileNotFoundError(f"{folder}: no .yaml files and no data files in this folder")
     for path in paths:
         yield from convert(_yaml_rows(path), partial(_yaml_problem, path), path, rejected)
+
+
+def yaml_files(folder: Path) -> list[Path]:
+    """The .yaml and .yml files in a folder and below it, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
 def _yaml_problem(path: Path, value: Any, row: int | None) -> Problem:

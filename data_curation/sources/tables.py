@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import io
 import json
@@ -22,6 +23,7 @@ from data_curation.sources.rows import RowError, existing
 
 Rows = Iterator[tuple[int | None, Any]]  # (row number from 1, value, or the RowError of a row that cannot be read)
 
+_GZIP = b"\x1f\x8b"
 BATCH_ROWS = 64  # of parquet and Arrow files decoded at a time: rows may hold many megabytes of tests
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 ENDINGS = (*_JSON_ENDINGS, ".parquet", ".arrow", ".zip")
@@ -53,8 +55,11 @@ def json_rows(path: Path) -> Rows:
     """
     existing(path)
     with path.open("rb") as raw, ExitStack() as stack:
-        stream = cast(IO[bytes], stack.enter_context(gzip.open(raw)) if path.name.endswith(".gz") else raw)
-        yield from _json_stream(stream, path)
+        packed = raw.read(len(_GZIP)) == _GZIP  # the name may say otherwise: the bytes decide
+        raw.seek(0)
+        if not packed and path.name.casefold().endswith(".gz") and path.stat().st_size:
+            raise RowError(path, None, "its name ends in .gz, but it is not a gzip file")
+        yield from _json_stream(cast(IO[bytes], stack.enter_context(gzip.open(raw)) if packed else raw), path)
 
 
 def parquet_rows(path: Path, source: Any = None) -> Rows:
@@ -125,7 +130,7 @@ def _batched(batches: Iterator[pa.RecordBatch]) -> Rows:
 def _json_stream(stream: IO[bytes], path: Path) -> Rows:
     row = 0
     try:
-        first = stream.readline()
+        first = stream.readline().removeprefix(codecs.BOM_UTF8)
         if first.lstrip()[:1] == b"[":  # one array in the file: there is no streaming it with the standard library
             yield from _array(first + stream.read(), path)
             return
