@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 from sandbox.cases import TestCase
 from sandbox.checkers import Checker, text, user
@@ -58,6 +59,25 @@ class Form:
     def output(self, test: TestCase, facts: Facts) -> bytes:
         """What the run is judged by."""
         return facts.stdout if test.call is None and not self.output_file else facts.value
+
+
+class Inputs(Sequence[RunInput]):
+    """What the runs on `tests` are given, made when asked for: thousands of programs may wait with the same tests."""
+
+    def __init__(self, form: Form, tests: Sequence[TestCase], interactor: Interactor | None = None) -> None:
+        self._form, self._tests, self._interactor = form, tests, interactor
+
+    def __len__(self) -> int:
+        return len(self._tests)
+
+    @overload
+    def __getitem__(self, index: int) -> RunInput: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[RunInput]: ...
+    def __getitem__(self, index: int | slice) -> RunInput | list[RunInput]:
+        if isinstance(index, slice):
+            return [self._form.run_input(test, self._interactor) for test in self._tests[index]]
+        return self._form.run_input(self._tests[index], self._interactor)
 
 
 @dataclass(eq=False, slots=True)

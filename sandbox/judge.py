@@ -21,7 +21,7 @@ from sandbox.execution.cache import VerdictCache, key_of
 from sandbox.execution.job import Facts, Interactor, Job, Program, RunInput, RunLimits
 from sandbox.execution.launch import Launcher, OnDone, OnFacts, Source
 from sandbox.execution.pool import Pool
-from sandbox.grading import Form, Grading
+from sandbox.grading import Form, Grading, Inputs
 from sandbox.isolation import levels
 from sandbox.submission import Checked, Execution, Submission, check_file_names, checked, require, run_limits
 from sandbox.verdicts import Judgement, Verdict
@@ -333,7 +333,7 @@ class Judge:
             return key, pending
         source = Source(language, submission.code)
         if one.interactor is None:
-            inputs = [form.run_input(test, None) for test in tests]
+            inputs = Inputs(form, tests)
             self._launcher.start(pending, source, inputs, one.limits, grading.on_facts, grading.on_done)
         else:
             self._converse(pending, source, one.interactor, grading, one.limits)
@@ -358,8 +358,8 @@ class Judge:
         def with_interactor(program: Program) -> None:
             own_limits = RunLimits.of(user.INTERACTOR_LIMITS, 1.0)
             interactor = Interactor(program, referee.conversation_arguments, own_limits)
-            inputs = [grading.form.run_input(test, interactor) for test in grading.tests]
-            self._launcher.start(pending, source, inputs, limits, grading.on_facts, grading.on_done)
+            inputs = Inputs(grading.form, grading.tests, interactor)
+            self._launcher.start(pending, source, inputs, limits, grading.on_facts, grading.on_done, conversation=True)
 
         def failed(error: str | None, compile_error: str | None) -> None:
             grading.on_done(error or f"the interactor does not compile: {compile_error}", None)

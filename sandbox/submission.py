@@ -65,6 +65,10 @@ class Checked:
     keep_output: bool
 
 
+_LARGEST_TEST = 1 << 30  # characters
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # not those that stand for bytes
+
+
 def checked(submission: Submission, stop: str, keep_output: bool, *, testlib: bool) -> Checked:
     """The submission with what its names stand for; `testlib` says whether there is a testlib.h.
 
@@ -107,6 +111,13 @@ def _check_tests(tests: Sequence[TestCase]) -> None:
         for name, value in (("input", test.input), ("output", test.output), ("call", test.call)):
             if not isinstance(value, str) and not (name == "call" and value is None):
                 raise ValueError(f"test {number}: {name} is {type(value).__name__}, expected text")
+            if value is None or (value.isascii() and len(value) <= _LARGEST_TEST):
+                continue
+            if len(value) > _LARGEST_TEST:
+                raise ValueError(f"test {number}: {name} of {len(value) >> 20} MiB, at most {_LARGEST_TEST >> 20}")
+            found = _NO_BYTES.search(value)
+            if found:
+                raise ValueError(f"test {number}: {name} holds U+{ord(found[0]):04X}, which stands for no bytes")
 
 
 def check_file_names(names: Iterable[str]) -> None:

@@ -140,11 +140,7 @@ class Job:
     attempts: int = 0
     cancelled: bool = False
     killed_at: set[int] = field(default_factory=set)
-
-    @property
-    def single(self) -> bool:
-        """Whether one process both compiles and runs: nothing is gained by compiling apart for one test."""
-        return len(self.inputs) == 1 and self.inputs[0].interactor is None
+    single: bool = False  # one process both compiles and runs: nothing is gained by compiling apart for one test
 
 
 def test_message(item: RunInput, limits: RunLimits, program: Program) -> bytes:

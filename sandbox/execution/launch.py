@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -47,15 +47,18 @@ class Launcher:
         self,
         asked: Asked,
         source: Source,
-        inputs: list[RunInput],
+        inputs: Sequence[RunInput],
         limits: RunLimits,
         on_facts: OnFacts,
         on_done: OnDone,
+        *,
+        conversation: bool = False,
     ) -> None:
-        """Runs `source` on `inputs`, one after the other."""
+        """Runs `source` on `inputs`, one after the other; in a `conversation` they name an interactor."""
 
         def enqueue(program: Program) -> None:
-            asked.job = Job(program, inputs, limits, on_facts, on_done)
+            single = len(inputs) == 1 and not conversation
+            asked.job = Job(program, inputs, limits, on_facts, on_done, single=single)
             self._pool.submit(asked.job)
 
         self.prepare(asked, source, enqueue, on_done)

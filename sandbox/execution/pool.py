@@ -8,14 +8,13 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
-import shutil
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 from sandbox.box import channel
+from sandbox.execution.folder import Folder
 from sandbox.execution.job import Job, read_facts, test_message
 from sandbox.execution.worker import START_S, Worker, WorkerFailed, shortfall, unpack_status
 
@@ -35,7 +34,7 @@ class Pool:
         self.level = level
         self.replaced = 0
         self._silence_s = silence_s
-        self._artifacts = tempfile.mkdtemp(prefix="programs-")
+        self._folder = Folder()
         self._workers: list[Worker] = []
         self._waiting: deque[Job] = deque()
         self._inbox: deque[tuple[Callable[[Job], None], Job]] = deque()
@@ -52,7 +51,7 @@ class Pool:
     @property
     def artifacts(self) -> str:
         """Directory of compiled programs, readable in every worker."""
-        return self._artifacts
+        return self._folder.programs
 
     def submit(self, job: Job) -> None:
         """Queues `job`; its callbacks come in the pool's thread."""
@@ -87,6 +86,7 @@ class Pool:
         """For a forked child of the caller: drops the descriptors, touches no process."""
         for worker in self._workers:
             worker.sock.close()
+        self._folder.abandon()
         for fd in (self._wake_read, self._wake_write):
             with contextlib.suppress(OSError):
                 os.close(fd)
@@ -147,9 +147,11 @@ class Pool:
         os.close(self._wake_read)
         self._refuse_rest()
         self._selector.close()
-        shutil.rmtree(self._artifacts, ignore_errors=True)
+        self._folder.close()
 
     def _pause(self) -> float | None:
+        if self._waiting:  # perhaps because no worker could be started: to be tried again
+            return 0.5
         return 0.5 if any(worker.job or not worker.ready for worker in self._workers) else None
 
     def _cancel(self, job: Job) -> None:
@@ -173,7 +175,7 @@ class Pool:
         while len(self._workers) < self.size and starting < len(self._waiting):
             starting += 1
             try:
-                worker = Worker(self.level, self._artifacts, self._runtimes)
+                worker = Worker(self.level, self.artifacts, self._runtimes)
             except OSError as error:
                 self._start_failed(f"cannot start a worker: {error}")
                 return

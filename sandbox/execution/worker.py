@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 import socket
 import struct
@@ -37,7 +38,8 @@ class Worker:
         self._out: deque[memoryview] = deque()
         self._in = bytearray()
         self._scratch: str | None = None
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        # lives as long as the worker; in memory, for it must be able to say that the disk is full
+        self._errors = os.fdopen(os.memfd_create("errors", os.MFD_CLOEXEC), "w+b")
         ours, theirs = socket.socketpair()
         try:
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -48,7 +50,7 @@ class Worker:
                 command = bwrap.command(command, read_only=(artifacts, *runtimes))
                 scratch = bwrap.SCRATCH
             else:
-                self._scratch = tempfile.mkdtemp(prefix="run-")
+                self._scratch = tempfile.mkdtemp(prefix="run-", dir=os.path.dirname(artifacts))
                 scratch = f"{self._scratch}/scratch"
             # Popen starts by vfork and exec: the caller, which may hold threads and gigabytes, is never forked.
             self.process = subprocess.Popen(

@@ -119,7 +119,7 @@ class Compiled:
         return tuple(dict.fromkeys(path for path in paths if os.path.exists(path)))
 
     def _build(self, code: str, source: bytes, files: Mapping[str, str], target: str, workshop: Workshop) -> None:
-        with tempfile.TemporaryDirectory(prefix="build-") as directory:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=os.path.dirname(workshop.directory)) as directory:
             name = self.source_name(code)
             for other, text in files.items():
                 Path(directory, other).write_text(text, encoding="utf-8")

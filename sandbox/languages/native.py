@@ -62,7 +62,7 @@ class Native(Compiled):
         return ["-I", folder] if os.path.isdir(folder) else []
 
     def _precompile(self, folder: str, workshop: Workshop) -> None:
-        with tempfile.TemporaryDirectory(prefix="build-") as directory:
+        with tempfile.TemporaryDirectory(prefix="build-", dir=os.path.dirname(workshop.directory)) as directory:
             Path(directory, "all.hpp").write_text("#include <bits/stdc++.h>\n")
             flags = [flag for flag in self._all_flags if flag != "-static"]
             command = [str(self.path), *flags, "-x", "c++-header", "all.hpp", "-o", "all.gch"]

@@ -106,7 +106,7 @@ def test_a_closed_judge_leaves_nothing(level: str, judge_at: object) -> None:
     own.judge("open('a', 'w').write('x')\nprint(1)", [TestCase("", "1")])
     pids = own.worker_pids()
     tree = [pid for root in pids for pid in (root, *(c.pid for c in psutil.Process(root).children(recursive=True)))]
-    folders = {f"/tmp/{name}" for name in os.listdir("/tmp") if name.startswith(("run-", "programs-"))}
+    folders = {f"/tmp/{name}" for name in os.listdir("/tmp") if name.startswith("sandbox-judge-")}
     own.close()
     deadline = time.monotonic() + 60
     while any(psutil.pid_exists(pid) for pid in tree):
