@@ -64,7 +64,7 @@ class Channel:
         body = b"".join(parts)
         self._write(HEAD.pack(len(body), ord(kind)) + body)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes | memoryview) -> None:
         done = os.write(self.fd, data)
         while done < len(data):
             done += os.write(self.fd, data[done:])

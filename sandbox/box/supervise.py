@@ -148,7 +148,7 @@ class Supervisor:
         self.server = server
         self.line = server.line
         self.native = kind == b"N"
-        self.job = {}
+        self.job: dict = {}
         self.source = b""
         self.source_fd = -1
         self.program = None
