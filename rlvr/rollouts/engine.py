@@ -81,7 +81,7 @@ class TransformersEngine:
                 "top_k": sampling.top_k,
             }
         config.update(max_new_tokens=sampling.max_completion_length, max_length=None, pad_token_id=pad, **choice)
-        rows = sample(self.model, ids, generation_config=config, pad_token_id=pad, end_token_ids=sorted(ends))
+        rows, _ = sample(self.model, ids, generation_config=config, pad_token_id=pad, end_token_ids=sorted(ends))
         return [
             Completion(
                 self.tokenizer.decode(row, skip_special_tokens=True), len(row), "stop" if row[-1] in ends else "length"
