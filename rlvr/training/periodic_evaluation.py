@@ -53,6 +53,7 @@ class PeriodicEvaluation(TrainerCallback):
         if self.schedule.limit is not None:
             self.overrides.append(f"data.limit={self.schedule.limit}")
         self.judge, self.seed, self.own = recipe.judge, recipe.seed, str(self.folder)
+        self._check_metric(self.recipe(0))
         self.problems = suite_problems(self.recipe(0))  # read once, and refused before anything is trained
         self.best: dict[str, Any] = self._read_best()
 
@@ -69,6 +70,15 @@ class PeriodicEvaluation(TrainerCallback):
             trained_on=[self.own] if (self.folder / "training_problems.jsonl").is_file() else [],
             seed=self.seed,
         )
+
+    def _check_metric(self, recipe: EvaluationRecipe) -> None:
+        measured = [f"pass@{k}" for k in recipe.sampling.k] + ["avg@1"] * (1 in recipe.sampling.k)
+        measured += ["greedy"] * recipe.sampling.greedy
+        if self.schedule.metric not in measured:
+            raise RecipeError(
+                f"evaluation.metric: {self.schedule.metric!r} is not measured by {recipe.suite}; "
+                f"one of {', '.join(measured)}"
+            )
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == 0 and self.schedule.at_start:

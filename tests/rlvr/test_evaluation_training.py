@@ -84,4 +84,7 @@ def test_a_schedule_that_cannot_be_met_stops_before_training(
         train_grpo(recipe(warm_model, problems_file, tmp_path / "a", {"suite": "drive", "data": "x"}))
     with pytest.raises(RecipeError, match="say with --data"):
         train_grpo(recipe(warm_model, problems_file, tmp_path / "b", {"suite": "mbpp"}))
+    unmeasured = {"suite": str(suite(tmp_path)), "data": str(problems_file), "metric": "pass@7", "at_start": False}
+    with pytest.raises(RecipeError, match="'pass@7' is not measured by seen; one of pass@1, pass@2"):
+        train_grpo(recipe(warm_model, problems_file, tmp_path / "c", unmeasured))
     assert not (tmp_path / "a" / "metrics.jsonl").exists()
