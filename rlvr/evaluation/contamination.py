@@ -76,7 +76,7 @@ class Overlaps:
             if len(self.found) > 5:
                 said.append(f"  ... and {len(self.found) - 5} more in contamination.json")
         elif self.sources:
-            checked = ", ".join(f"{name} ({count} problems)" for name, count in self.sources.items())
+            checked = ", ".join(f"{name} ({count} texts)" for name, count in self.sources.items())
             said.append(f"{suite}: no overlap with training data: {checked}")
         else:
             said.append(f"{suite}: training data unknown, overlap not checked (name it with trained_on)")

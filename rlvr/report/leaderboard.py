@@ -96,7 +96,7 @@ def render_leaderboard(folders: Sequence[Path], out: Path) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["rate"] = lambda value: f"{100 * value:.1f}"
+    environment.filters["rate"] = lambda value: f"{round(100 * value, 1) + 0.0:.1f}"
     page = environment.get_template("leaderboard.html.j2").render(
         sections=sections,
         models=len({entry.label for entry in entries}),
@@ -128,6 +128,7 @@ def _section(number: int, suite: str, entries: list[Entry]) -> dict[str, Any]:
             for entry in entries
             if (found := (entry.results.config.get("contamination") or {}).get("overlapping_problems"))
         },
+        "apart": _other_problems(ranked),
         "graders": sorted({str(entry.results.config.get("grader", "")) for entry in entries} - {""}),
         "curve": _curve(suite, entries, f"curve{number}"),
         "matrix": matrix,
@@ -135,6 +136,13 @@ def _section(number: int, suite: str, entries: list[Entry]) -> dict[str, Any]:
         "clipped": clipped,
         "problems": max(entry.metrics.problems for entry in entries),
     }
+
+
+def _other_problems(ranked: Sequence[Entry]) -> dict[str, int]:
+    """label -> problems in common with the best, of those who met others than it did."""
+    sets = {entry.label: set(entry.results.per_problem.get(entry.suite, ())) for entry in ranked}
+    best = sets[ranked[0].label]
+    return {label: len(own & best) for label, own in sets.items() if own != best}
 
 
 def _against_best(ranked: Sequence[Entry]) -> dict[str, tuple[PairedDifference, float]]:

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +19,17 @@ from rlvr.evaluation import SampleRecord, build_results, write_results, write_sa
 from rlvr.report.leaderboard import find_entries, render_leaderboard
 
 
-def write_evaluation(folder: Path, skill: float, seed: int, suite: str = "contest", contaminated: int = 0) -> None:
+def write_evaluation(
+    folder: Path,
+    skill: float,
+    seed: int,
+    suite: str = "contest",
+    contaminated: int = 0,
+    problems: Iterable[int] = range(30),
+) -> None:
     rng = np.random.default_rng(seed)
     records = []
-    for number in range(30):
+    for number in problems:
         level = ("easy", "medium", "hard")[number % 3]
         chance = float(np.clip(skill - 0.25 * (number % 3), 0.02, 0.98))
         for sample in range(4):
@@ -80,6 +88,16 @@ def test_the_page_holds_ranks_intervals_curves_and_warnings(runs: Path, tmp_path
     assert order[0] == "step-000100" and order[-1] == "step-000000"
     assert "12 of 30" in text and "estimated rating" in text and "behind the best" in text
     assert "<script>alert" not in text and [p.name for p in out.parent.iterdir()] == ["leaderboard.html"]
+
+
+def test_models_that_met_other_problems_are_named(runs: Path, tmp_path: Path) -> None:
+    from rlvr.report.leaderboard import render_leaderboard
+
+    assert "in common" not in render_leaderboard([runs], tmp_path / "same.html").read_text(encoding="utf-8")
+    folder = tmp_path / "evaluation" / "fewer" / "contest"
+    write_evaluation(folder, 0.1, 5, problems=range(20, 40))
+    page = render_leaderboard([runs, folder], tmp_path / "other.html").read_text(encoding="utf-8")
+    assert "fewer (10 in common)" in page and ">-0.0<" not in page
 
 
 PROBE = """<script>
