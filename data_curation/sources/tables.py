@@ -24,7 +24,9 @@ from data_curation.sources.rows import RowError, existing
 Rows = Iterator[tuple[int | None, Any]]  # (row number from 1, value, or the RowError of a row that cannot be read)
 
 _GZIP = b"\x1f\x8b"
-BATCH_ROWS = 64  # of parquet and Arrow files decoded at a time: rows may hold many megabytes of tests
+BATCH_ROWS = 64  # of parquet files decoded at a time, at most
+BATCH_BYTES = 16 << 20
+BUFFER_BYTES = 1 << 20  # of each column read ahead
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 ENDINGS = (*_JSON_ENDINGS, ".parquet", ".arrow", ".zip")
 
@@ -66,8 +68,8 @@ def parquet_rows(path: Path, source: Any = None) -> Rows:
     """(row number from 1, row) of a parquet file, read batch by batch; RowError if it is none."""
     existing(path)
     try:
-        with pq.ParquetFile(path if source is None else source) as file:
-            yield from _batched(file.iter_batches(batch_size=BATCH_ROWS))
+        with pq.ParquetFile(path if source is None else source, pre_buffer=False, buffer_size=BUFFER_BYTES) as file:
+            yield from _batched(file.iter_batches(batch_size=_batch_rows(file), use_threads=False))
     except (pa.ArrowInvalid, OSError) as error:
         raise RowError(path, None, f"not a readable parquet file: {str(error).splitlines()[0]}") from None
 
@@ -118,13 +120,19 @@ def _member_rows(packed: IO[bytes], path: Path, name: str) -> Rows:
         yield from read(path, file)
 
 
+def _batch_rows(file: pq.ParquetFile) -> int:
+    """Rows to decode at a time, so that they take about BATCH_BYTES: a row may hold many megabytes of tests."""
+    groups = (file.metadata.row_group(n) for n in range(file.metadata.num_row_groups))
+    size = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=1)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // max(1, size)))
+
+
 def _batched(batches: Iterator[pa.RecordBatch]) -> Rows:
     row = 0
     for batch in batches:
-        for start in range(0, batch.num_rows, BATCH_ROWS):
-            for value in batch.slice(start, BATCH_ROWS).to_pylist():
-                row += 1
-                yield row, value
+        for start in range(batch.num_rows):  # one by one: as Python objects a row takes several times its bytes
+            row += 1
+            yield row, batch.slice(start, 1).to_pylist()[0]
 
 
 def _json_stream(stream: IO[bytes], path: Path) -> Rows:
