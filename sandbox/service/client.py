@@ -115,14 +115,17 @@ class _Sender:
         exchanges: list[Exchange] = []
         part: dict[int, Order] = {}
         bytes_in_part = 0
+        tests = {
+            index: len(self._tests[order.tests]) for index, order in enumerate(orders) if order.tests in self._tests
+        }
         for index, order in enumerate(orders):
             if part and (len(part) >= size or bytes_in_part + len(order.code) > _BATCH_BYTES):
-                exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience))
+                exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience, tests))
                 part, bytes_in_part = {}, 0
             part[index] = order
             bytes_in_part += len(order.code)
         if part:
-            exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience))
+            exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience, tests))
         return exchanges
 
 

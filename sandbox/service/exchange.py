@@ -38,10 +38,11 @@ class ServiceRefused(ServiceError):
 @dataclass(frozen=True, slots=True)
 class Patience:
     """`lasting_s`: how long failures without any answer in between are borne. `infrastructure`: further tries for
-    programs the service answered with IE."""
+    programs the service answered with IE. `queue_s`: how long a batch waits for a place in a full queue."""
 
     lasting_s: float = 120.0
     infrastructure: int = 2
+    queue_s: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +71,15 @@ Next = Pause | Upload | Done
 
 @dataclass(eq=False)
 class Exchange:
-    """One batch until every program of it is answered. `orders` go by their index in the caller's list."""
+    """One batch until every program of it is answered. `orders` and `tests`, the numbers of tests where they are
+    known, go by their index in the caller's list."""
 
     url: str
     orders: Mapping[int, Order]
     stop: str
     keep_output: bool
     patience: Patience
+    tests: Mapping[int, int] = field(default_factory=dict)
     job: str = field(default_factory=lambda: uuid.uuid4().hex)
     _sent: list[int] = field(default_factory=list)
     _answered: set[int] = field(default_factory=set)
@@ -85,6 +88,7 @@ class Exchange:
     _pauses: int = 0
     _uploads: int = 0
     _failing_since: float | None = None
+    _queueing_since: float | None = None
 
     @property
     def begun(self) -> bool:
@@ -106,7 +110,8 @@ class Exchange:
         if not 0 <= answer.index < len(self._sent):
             raise wire.WireError(f"answer to submission {answer.index} of {len(self._sent)}")
         index = self._sent[answer.index]
-        self._failing_since, self._pauses = None, 0
+        _require_whole(answer.judgement, self.tests.get(index))
+        self._failing_since, self._queueing_since, self._pauses = None, None, 0
         if index in self._answered:
             return None
         if answer.judgement.verdict is Verdict.IE and self._rounds < self.patience.infrastructure:
@@ -129,7 +134,11 @@ class Exchange:
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Next:
         """What to do about a status other than 200. ServiceRefused when asking again is of no use."""
         if status == 429:
-            return Pause(_seconds(headers.get("retry-after"), 1.0))
+            now = time.monotonic()
+            self._queueing_since = self._queueing_since or now
+            if now - self._queueing_since < self.patience.queue_s:
+                return Pause(_seconds(headers.get("retry-after"), 1.0))
+            return self._give_up(f"its queue was full for {self.patience.queue_s:g} s")
         if status in _BUSY:
             return self.broken(f"status {status}")
         unknown = _unknown_tests(body) if status == 404 else []
@@ -147,6 +156,9 @@ class Exchange:
             self._failing_since = now
         if now - self._failing_since < self.patience.lasting_s:
             return self._pause()
+        return self._give_up(reason)
+
+    def _give_up(self, reason: object) -> Done:
         message = f"judge service {self.url}: {reason}"
         lost = [index for index in self.orders if index not in self._answered]
         self._answered.update(lost)
@@ -156,6 +168,15 @@ class Exchange:
         seconds = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**self._pauses)
         self._pauses += 1
         return Pause(seconds * random.uniform(0.5, 1.0))
+
+
+def _require_whole(judgement: Judgement, tests: int | None) -> None:
+    """WireError for an acceptance that fewer results than tests, or other results, stand behind."""
+    cases = judgement.cases
+    if judgement.accepted and (
+        not cases or len(cases) != (tests or len(cases)) or any(case.verdict is not Verdict.AC for case in cases)
+    ):
+        raise wire.WireError(f"accepted with {judgement.passed} of {tests or len(cases)} tests passed")
 
 
 def refusal(url: str, status: int, body: bytes) -> ServiceRefused:
