@@ -33,8 +33,8 @@ Progress = Callable[[int, int], object]  # (done, total)
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """How a judge stands: workers it may use and those that run a program, programs that wait for one, workers
-    replaced and verdicts found in the cache since the start."""
+    """How a judge stands: workers it may use and those that run a program, programs that wait for one; and since the
+    start: workers replaced, verdicts found in the cache, runs repeated alone because the machine was crowded."""
 
     workers: int
     busy: int
@@ -42,6 +42,7 @@ class Statistics:
     replaced: int
     cache_hits: int = 0
     cache_misses: int = 0
+    run_alone: int = 0
 
     @property
     def utilisation(self) -> float:
@@ -265,7 +266,8 @@ class Judge:
     def statistics(self) -> Statistics:
         """The judge's state at this moment."""
         hits, misses = (self.cache.hits, self.cache.misses) if self.cache is not None else (0, 0)
-        return Statistics(self._workers, self._pool.busy, self._pool.waiting, self._pool.replaced, hits, misses)
+        pool = self._pool
+        return Statistics(self._workers, pool.busy, pool.waiting, pool.replaced, hits, misses, pool.run_alone)
 
     @contextlib.contextmanager
     def _submitted(

@@ -140,6 +140,7 @@ class Job:
     attempts: int = 0
     cancelled: bool = False
     killed_at: set[int] = field(default_factory=set)
+    doubted_at: set[int] = field(default_factory=set)
     single: bool = False  # one process both compiles and runs: nothing is gained by compiling apart for one test
 
 
@@ -239,6 +240,19 @@ def _judge_end(reason: int, status: int, facts: Facts, peak_kb: int, limits: Run
             return Verdict.MLE, "out of memory (MemoryError)"
         return Verdict.RE, last or f"exit code {code}"
     return Verdict.AC, ""
+
+
+def is_suspicious(facts: Facts, limits: RunLimits) -> bool:
+    """Whether a run may have reached its wall limit because others had the CPU, not because it was idle.
+
+    Time in the run queue is taken off the wall time as far as four times the limit: a run stopped there was starved.
+    So perhaps was one that used a good part of its CPU time on a machine with more work than CPUs.
+    """
+    if facts.verdict is not Verdict.ILE:
+        return False
+    if facts.wall_s >= 3.9 * limits.wall_s:
+        return True
+    return facts.cpu_s >= limits.cpu_s / 4 and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 # How the runtimes of the known languages begin the line that names a failure.

@@ -15,10 +15,11 @@ from collections.abc import Callable
 
 from sandbox.box import channel
 from sandbox.execution.folder import Folder
-from sandbox.execution.job import Job, read_facts, test_message
+from sandbox.execution.job import Job, is_suspicious, read_facts, test_message
 from sandbox.execution.worker import START_S, Worker, WorkerFailed, shortfall, unpack_status
 
 _RECYCLE_AFTER = 5000  # jobs of one worker
+_SET_ASIDE_S = 30.0  # after which a run set aside no longer waits until all else is done
 
 
 class Pool:
@@ -37,6 +38,9 @@ class Pool:
         self._folder = Folder()
         self._workers: list[Worker] = []
         self._waiting: deque[Job] = deque()
+        self._set_aside: deque[tuple[Job, float]] = deque()  # to be run alone: (job, since when)
+        self._only: Job | None = None  # the job that runs alone
+        self.run_alone = 0
         self._inbox: deque[tuple[Callable[[Job], None], Job]] = deque()
         self._start_failures = 0
         self._closing = False
@@ -80,7 +84,7 @@ class Pool:
     @property
     def waiting(self) -> int:
         """Programs that wait for a worker."""
-        return len(self._waiting) + len(self._inbox)
+        return len(self._waiting) + len(self._inbox) + len(self._set_aside)
 
     def abandon(self) -> None:
         """For a forked child of the caller: drops the descriptors, touches no process."""
@@ -138,9 +142,10 @@ class Pool:
         for worker in self._workers:
             worker.kill()
         self._workers.clear()
-        for job in [*jobs, *self._waiting]:
+        for job in [*jobs, *self._waiting, *(job for job, _ in self._set_aside)]:
             job.on_done("the judge was closed", None)
         self._waiting.clear()
+        self._set_aside.clear()
         with self._wake_lock:
             self._ended = True
             os.close(self._wake_write)
@@ -160,19 +165,24 @@ class Pool:
             self._waiting.remove(job)
             job.on_done("cancelled", None)
             return
+        for entry in self._set_aside:
+            if entry[0] is job:
+                self._set_aside.remove(entry)
+                job.on_done("cancelled", None)
+                return
         for worker in self._workers:
             if worker.job is job:
                 worker.send("A")
                 self._push(worker)
 
     def _dispatch(self) -> None:
-        if not self._waiting:
+        if not self._waiting and not self._set_aside:
             return
         for worker in list(self._workers):
-            if worker.ready and worker.job is None and self._waiting:
-                self._start_job(worker, self._waiting.popleft())
+            if worker.ready and worker.job is None:
+                self._give_next(worker)
         starting = sum(not worker.ready for worker in self._workers)
-        while len(self._workers) < self.size and starting < len(self._waiting):
+        while len(self._workers) < self.size and starting < len(self._waiting) + len(self._set_aside):
             starting += 1
             try:
                 worker = Worker(self.level, self.artifacts, self._runtimes)
@@ -189,6 +199,8 @@ class Pool:
         if self._start_failures >= 3 and not self._workers:
             while self._waiting:
                 self._waiting.popleft().on_done(reason, None)
+            while self._set_aside:
+                self._set_aside.popleft()[0].on_done(reason, None)
             self._start_failures = 0
 
     def _start_job(self, worker: Worker, job: Job) -> None:
@@ -260,12 +272,27 @@ class Pool:
             job.killed_at.add(job.position)  # perhaps the machine ran out of memory: once more
             self._send_test(worker, job)
             return
+        if job.position not in job.doubted_at and is_suspicious(facts, job.limits):
+            job.doubted_at.add(job.position)
+            self._run_alone_later(worker, job)
+            return
         step = job.on_facts(job.position, facts)
         job.position += step
         if step and job.position < len(job.inputs):
             self._send_test(worker, job)
         else:
             self._finish(worker, job)
+
+    def _run_alone_later(self, worker: Worker, job: Job) -> None:
+        """Sets the job aside until no other runs: its last run may have failed for lack of CPU."""
+        if not job.single:
+            worker.send("E")
+            self._push(worker)
+        if worker.job is job:  # else it was lost just now, and its job is run once more as it is
+            worker.job = None
+            self._set_aside.append((job, time.monotonic()))
+            self.run_alone += 1
+            self._give_next(worker)
 
     def _finish(self, worker: Worker, job: Job, error: str | None = None, compile_error: str | None = None) -> None:
         if not job.single:
@@ -279,7 +306,17 @@ class Pool:
             self._give_next(worker)
 
     def _give_next(self, worker: Worker) -> None:
-        if self._waiting:
+        running = [other.job for other in self._workers if other.job is not None]
+        if self._only is not None and self._only in running:
+            return
+        self._only = None
+        if self._set_aside and (
+            not self._waiting or time.monotonic() - self._set_aside[0][1] > _SET_ASIDE_S
+        ):  # no more is begun until what runs has ended
+            if not running:
+                self._only, _ = self._set_aside.popleft()
+                self._start_job(worker, self._only)
+        elif self._waiting:
             self._start_job(worker, self._waiting.popleft())
 
     def _supervisor_died(self, worker: Worker, job: Job, status: int) -> None:

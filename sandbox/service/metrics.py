@@ -54,6 +54,7 @@ class Metrics:
         self._gauge("workers", "Workers the judge may use.", lambda: statistics().workers)
         self._gauge("utilisation", "Share of workers that run a program.", lambda: statistics().utilisation)
         self._gauge("workers_replaced", "Workers that died or fell silent.", lambda: statistics().replaced)
+        self._gauge("run_alone", "Runs repeated alone for want of CPU.", lambda: statistics().run_alone)
         self._gauge("cache_hits", "Verdicts taken from the cache.", lambda: statistics().cache_hits)
         self._gauge("cache_misses", "Verdicts not in the cache.", lambda: statistics().cache_misses)
         protection = Gauge("rlvr_judge_protection", "The protection level.", ("level",), registry=self.registry)
