@@ -51,12 +51,17 @@ def cli() -> None:
 
 @cli.command()
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="Default: configs/quickstart.yaml.")
+@click.option(
+    "--model", type=click.Choice(["tiny", "tiny-moe"]), default="tiny", help="tiny-moe: experts, routing replay on."
+)
 @OVERRIDES
 @DRY_RUN
-def quickstart(config: Path | None, overrides: tuple[str, ...], dry_run: bool) -> None:
+def quickstart(config: Path | None, model: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Walk the whole road with a tiny model on this machine, in minutes."""
     from rlvr.config import QuickstartRecipe, load_recipe
+    from rlvr.config.quickstart import TINY_MOE
 
+    overrides = (*(TINY_MOE if model == "tiny-moe" else ()), *overrides)
     recipe = load_recipe(QuickstartRecipe, config or CONFIGS / "quickstart.yaml", overrides)
     if dry_run:
         return _show(recipe, recipe.output_dir)
@@ -211,12 +216,15 @@ def _show_memory(recipe: Any) -> None:
 
     grpo = recipe.grpo
     arithmetic = recipe.arithmetic(int(os.environ.get("WORLD_SIZE", "1")))
-    plan = memory_plan(
-        Path(recipe.model.name_or_path),
-        dtype=recipe.model.dtype,
-        sequences=arithmetic.rollouts_per_step // arithmetic.processes,
-        length=grpo.max_length or grpo.max_completion_length,
-    )
+    tokens = {
+        "sequences": arithmetic.rollouts_per_step // arithmetic.processes,
+        "length": grpo.max_length or grpo.max_completion_length,
+    }
+    plan = memory_plan(Path(recipe.model.name_or_path), dtype=recipe.model.dtype, **tokens)
+    if plan is None:  # experts: counted on the meta device, which takes a library
+        from rlvr.moe.memory import expert_memory_plan
+
+        plan = expert_memory_plan(recipe.model.name_or_path, dtype=recipe.model.dtype, **tokens)
     if plan is not None:
         click.echo(f"# memory on one device, unsharded: {plan}")
 

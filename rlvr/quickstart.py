@@ -125,6 +125,7 @@ def _stage(
             grpo=section.grpo,
             budget=section.budget,
             curriculum=section.curriculum,
+            moe=recipe.moe,
             judge=recipe.judge,
             tracking=recipe.tracking,
         )

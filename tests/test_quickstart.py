@@ -156,3 +156,33 @@ def test_interrupted_by_ctrl_c_it_says_how_to_continue_and_leaves_nothing_half_w
     assert "interrupted; the same command continues" in errors
     assert "Traceback" not in errors
     assert not (out / "sft" / "final").exists()
+
+
+@pytest.mark.slow
+def test_with_experts_the_road_is_the_same_and_the_report_shows_their_load(tmp_path):
+    out = tmp_path / "run"
+    smaller = [
+        "stage1.grpo.max_steps=3",
+        "stage2.curriculum.phases=[{problems: 16, steps: 2}]",
+        "sft.num_train_epochs=2",
+    ]
+    done = subprocess.run(
+        [*command(out), *smaller, "--model", "tiny-moe", f"output_dir={out}"],
+        env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    config = json.loads((out / "stage2" / "final" / "config.json").read_text())
+    assert config["model_type"] == "qwen3_moe" and config["num_experts"] == 8
+    for stage, steps in (("stage1", 3), ("stage2", 2)):
+        lines = [json.loads(line) for line in (out / stage / "metrics.jsonl").read_text().splitlines()]
+        assert [line["step"] for line in lines] == list(range(1, steps + 1))
+        assert any(line.get("moe/replayed") == 1.0 for line in lines)
+        load = json.loads((out / stage / "expert_load.json").read_text())
+        assert load["experts"] == 8 and len(load["counts"]["all"]) == 2
+    page = (out / "report.html").read_text()
+    assert "Expert balance" in page and "Expert load" in page
+    placed = subprocess.run(
+        [sys.executable, "-m", "rlvr.cli", "moe", "place", str(out / "stage2" / "expert_load.json"), "--ranks", "4"],
+        env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert placed.returncode == 0 and "planned: busiest rank over mean" in placed.stdout, placed.stderr

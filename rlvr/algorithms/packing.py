@@ -116,9 +116,9 @@ class PackedUpdate:
         completion = max(1, int(taken["completion_mask"].sum(dim=1).max()))
         width = self.rows["completion_mask"].shape[1]
         for name, value in taken.items():
-            if name in ("prompt_ids", "prompt_mask"):
+            if name in ("prompt_ids", "prompt_mask", "prompt_routes"):
                 taken[name] = value[:, value.shape[1] - prompt :]
-            elif _per_row(value, len(index)) and value.ndim == 2 and value.shape[1] == width:
+            elif _per_row(value, len(index)) and value.ndim >= 2 and value.shape[1] == width:
                 taken[name] = value[:, :completion]
         if self.denominator != "items":
             own = len(index) if self.denominator == "rows" else self._loss_mask(taken).sum().clamp(min=1)

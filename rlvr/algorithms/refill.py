@@ -39,6 +39,8 @@ def regrouped(
             continue
         side = "left" if name.startswith("prompt_") else "right"
         filler = pad_token_id if name.endswith("_ids") else (1 if name == "tool_mask" else 0)
+        if name.endswith("_routes"):  # the router chooses for padding
+            filler = 255 if values[0].dtype == torch.uint8 else -1
         result[name] = pad(values, padding_value=filler, padding_side=side).to(device)
     mask = result["completion_mask"] * result["tool_mask"] if "tool_mask" in result else result["completion_mask"]
     result["num_items_in_batch"] = accelerator.gather(mask.sum()).sum()
@@ -57,7 +59,7 @@ def _bare(output: dict[str, Any], row: int, size: int) -> dict[str, torch.Tensor
         if not isinstance(value, torch.Tensor) or not value.ndim or value.shape[0] != size:
             continue
         cell = value[row].cpu()
-        if name in ("prompt_ids", "prompt_mask"):
+        if name in ("prompt_ids", "prompt_mask", "prompt_routes"):
             cell = cell[cell.shape[0] - prompt :]
         elif cell.ndim and cell.shape[0] == completion:
             cell = cell[:length]

@@ -120,6 +120,116 @@ def place(
         click.echo(out)
 
 
+@moe.command()
+@click.argument("model")
+@click.option("--sampler", help="Checkpoint that sampled; default: MODEL itself, in --sampler-dtype.")
+@click.option("--texts", type=click.Path(path_type=Path), required=True, help="A run's folder, or a text file.")
+@click.option("--sampler-dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="bfloat16")
+@click.option("--trainer-dtype", type=click.Choice(["bfloat16", "float16", "float32"]), default="float32")
+@click.option("--limit", type=click.IntRange(min=1), default=64, show_default=True, help="Texts at most.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def diagnose(
+    model: str, sampler: str | None, texts: Path, sampler_dtype: str, trainer_dtype: str, limit: int, as_json: bool
+) -> None:
+    """Say why sampler and trainer disagree: routing, weights or dtype, each with and without replay.
+
+    MODEL: the checkpoint folder being trained. The KL is that of the sampler from the trainer, in nats a token.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rlvr.moe.mismatch import batches_of
+    from rlvr.moe.mismatch import diagnose as compare
+
+    found = _texts(texts, limit)
+    tokenizer = AutoTokenizer.from_pretrained(_folder(model))
+    trainer: Any = AutoModelForCausalLM.from_pretrained(_folder(model), dtype=torch.float32)
+    other: Any = AutoModelForCausalLM.from_pretrained(_folder(sampler), dtype=torch.float32) if sampler else trainer
+    result = compare(
+        other,
+        trainer,
+        list(batches_of(tokenizer, found)),
+        sampler_dtype=getattr(torch, sampler_dtype),
+        trainer_dtype=getattr(torch, trainer_dtype),
+    )
+    if as_json:
+        click.echo(json.dumps(result.as_dict(), indent=2))
+        return
+    for row in result.comparisons:
+        click.echo(f"{row.cause}: {row.free.tokens:,} tokens; replay removes {row.routing_share:.0%} of the KL")
+        for title, gap in (("free", row.free), ("replayed", row.replayed)):
+            click.echo(
+                f"  {title:9s} k3 {gap.k3:.2e}  k1 {gap.k1:+.2e}  largest gap {gap.max_gap:.3f}  tokens above a factor"
+                f" of 2: {gap.extreme:.2%}"
+            )
+        worst = min(zip(row.free.same_experts, result.layers, strict=True))
+        mean = sum(row.free.same_experts) / len(row.free.same_experts)
+        click.echo(f"  same experts: {mean:.2%} of tokens on average, {worst[0]:.2%} in layer {worst[1]}, the worst")
+
+
+@moe.command()
+@click.argument("model")
+@click.option("--texts", type=click.Path(path_type=Path), required=True, help="A run's folder, or a text file.")
+@click.option("--link", type=click.FloatRange(min=0, min_open=True), default=25.0, show_default=True, help="GB/s.")
+@click.option("--limit", type=click.IntRange(min=1), default=32, show_default=True, help="Texts at most.")
+def cache(model: str, texts: Path, link: float, limit: int) -> None:
+    """Say what keeping only some of MODEL's experts on the device would cost, from the routes of real texts.
+
+    The first half of the tokens teaches the predictor of the prefetch, the second half is simulated. A simulation of
+    one sequence at a time: a batch touches more experts a step.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from rlvr.moe.cache import NextLayer, Policy, simulate_cache
+    from rlvr.moe.facts import inspect_model
+    from rlvr.moe.mismatch import batches_of, routes_of_texts
+
+    facts = inspect_model(model)
+    policy: Any = AutoModelForCausalLM.from_pretrained(_folder(model), dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(_folder(model))
+    routes = routes_of_texts(policy, list(batches_of(tokenizer, _texts(texts, limit))))
+    half = len(routes) // 2
+    predictor = NextLayer(routes[:half], facts.experts)
+    expert = facts.parameters_per_expert * facts.dtype_bytes
+    click.echo(f"{len(routes) - half:,} tokens simulated; {expert / 2**20:.2f} MiB an expert; link {link:g} GB/s")
+    click.echo("resident  policy  prefetch  hit rate  MiB a token  ms a token stalled")
+    for share in (0.25, 0.5, 0.75):
+        capacity = max(facts.top_k, round(facts.experts * share))
+        kinds: tuple[Policy, ...] = ("lru", "lfu")
+        for kind in kinds:
+            for ahead in (None, predictor):
+                found = simulate_cache(routes[half:], facts.experts, capacity, policy=kind, predictor=ahead)
+                click.echo(
+                    f"{capacity:3d}/{facts.experts:<4d}  {kind:6s}  {'next' if ahead else 'none':8s}"
+                    f"  {found.hit_rate:7.1%}  {found.traffic(expert) / 2**20:11.2f}"
+                    f"  {1e3 * found.stall_seconds(expert, link * 1e9):8.3f}"
+                )
+
+
+def _folder(model: str) -> str:
+    if not (Path(model) / "config.json").is_file():
+        raise FileNotFoundError(f"{model}: not a checkpoint folder (no config.json in it)")
+    return model
+
+
+def _texts(path: Path, limit: int) -> list[str]:
+    """Prompts with their completions from a run's rollouts, or the paragraphs of a text file."""
+    from rlvr.rollouts.records import read_records
+
+    if path.is_file():
+        found = [part.strip() for part in path.read_text().split("\n\n") if part.strip()]
+    elif path.is_dir():
+        folders = sorted({file.parent for file in path.rglob("step-*.parquet")})
+        found = [f"{row['prompt']}{row['completion']}" for folder in folders for row in read_records(folder)]
+    else:
+        raise FileNotFoundError(f"{path}: neither a run's folder nor a text file")
+    if not found:
+        raise ValueError(f"{path}: no rollouts and no text in it")
+    step = max(1, len(found) // limit)
+    return found[::step][:limit]
+
+
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())

@@ -82,6 +82,23 @@ def plan(model: str, hardware: str, as_json: bool, **options: Any) -> None:
 
 
 @serve.command()
+@click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True, help="Draws of the request order.")
+def simulate(seeds: int) -> None:
+    """Print what the order of requests and the cost of a rollout are worth, on drawn lengths (no model, no device)."""
+    from rlvr.serving.simulate import allocation_table, order_table
+
+    click.echo("makespan over its lower bound, 256 prompts x 16 rollouts on 256 slots")
+    for name, ratio in order_table(seeds=seeds).items():
+        click.echo(f"  {name:20s} {ratio:.2f}")
+    click.echo("allocation, 512 prompts x 8 on average, hard prompts longer; relative to uniform")
+    for name, row in allocation_table().items():
+        click.echo(
+            f"  {name:20s} value {row.value:.3f}  tokens {row.tokens:.3f}  value a token {row.value_per_token:.3f}"
+            f"  mixed groups {row.mixed:.3f}"
+        )
+
+
+@serve.command()
 @planning_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)

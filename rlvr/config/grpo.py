@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from rlvr.config.evaluation import EvaluationSchedule
 from rlvr.config.load import Strict
+from rlvr.config.moe import MoESection
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 
 
@@ -163,6 +164,7 @@ class GRPORecipe(Strict):
     curriculum: CurriculumSection = CurriculumSection()
     reward: RewardSection = RewardSection()
     alarms: AlarmSection = AlarmSection()
+    moe: MoESection = MoESection()
     judge: JudgeSection = JudgeSection()
     tracking: TrackingSection = TrackingSection()
     evaluation: EvaluationSchedule | None = None

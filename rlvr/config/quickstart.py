@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from rlvr.config.evaluation import SamplingSection
 from rlvr.config.grpo import BudgetSection, CurriculumSection, GRPOSection
 from rlvr.config.load import Strict
+from rlvr.config.moe import MoESection
 from rlvr.config.sections import JudgeSection, TrackingSection
 from rlvr.config.sft import SFTSection
+
+# What `--model tiny-moe` changes: experts, and two updates a step, so that the second replays the first one's routes.
+TINY_MOE = (
+    "name=quickstart-moe",
+    "output_dir=runs/quickstart-moe",
+    "model.family=qwen3_moe",
+    "moe.replay=r2",
+    "moe.ranks=4",
+    *(f"stage{n}.grpo.{key}" for n in (1, 2) for key in ("updates_per_step=2", "per_device_train_batch_size=64")),
+)
 
 
 class TinyModelSection(Strict):
@@ -23,6 +34,10 @@ class TinyModelSection(Strict):
     mlp: int = Field(default=384, ge=8)
     max_positions: int = Field(default=256, ge=64)
     tokenizer_samples: int = Field(default=4000, ge=100)
+    family: Literal["llama", "qwen3_moe", "glm4_moe"] = "llama"
+    experts: int = Field(default=8, ge=2)  # of a mixture-of-experts family
+    top_k: int = Field(default=2, ge=1)
+    expert_mlp: int = Field(default=128, ge=8)
 
 
 class StageSection(Strict):
@@ -46,6 +61,7 @@ class QuickstartRecipe(Strict):
     sft: SFTSection
     stage1: StageSection
     stage2: StageSection
+    moe: MoESection = MoESection()
     evaluation: SamplingSection = SamplingSection()
     judge: JudgeSection = JudgeSection()
     tracking: TrackingSection = TrackingSection()

@@ -1,4 +1,4 @@
-"""A small policy from nothing: a tokenizer trained on a corpus and a randomly initialised Llama."""
+"""A small policy from nothing: a tokenizer trained on a corpus and randomly initialised weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 PAD, EOS = "<pad>", "<eos>"
+FAMILIES = ("llama", "qwen3_moe", "glm4_moe")
 SMALLEST_VOCABULARY = 256 + 2  # every byte, and the two special tokens
 
 
@@ -28,10 +29,15 @@ def build_tiny_policy(
     mlp: int = 384,
     max_positions: int = 256,
     seed: int = 0,
+    family: str = "llama",
+    experts: int = 8,
+    top_k: int = 2,
+    expert_mlp: int = 128,
 ) -> Path:
     """Folder `out` in Hugging Face format: a tokenizer of this corpus and random fp32 weights, the same every time.
 
-    The defaults give 0.77 M parameters. A corpus too small for `vocab_size` gives a smaller vocabulary, and a model to
+    The defaults give a Llama of 0.77 M parameters; `family` qwen3_moe or glm4_moe gives experts of width `expert_mlp`
+    instead of the feed-forward layer (glm4_moe: in all layers but the first). A corpus too small for `vocab_size` gives a smaller vocabulary, and a model to
     match. Raises ValueError for shapes that do not fit or an empty corpus, FileExistsError if `out` is in use.
     """
     out = Path(out)
@@ -44,11 +50,22 @@ def build_tiny_policy(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FileExistsError(f"{out}: already there; remove it or choose another folder")
 
+    if family not in FAMILIES:
+        raise ValueError(f"family {family!r}: one of {', '.join(FAMILIES)}")
+    if family != "llama" and top_k > experts:
+        raise ValueError(f"top_k {top_k} of {experts} experts: at most as many as there are")
+
     import torch
-    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     tokenizer = train_tokenizer(corpus, vocab_size, max_positions)
-    config = LlamaConfig(
+    own: dict[str, Any] = {}
+    if family != "llama":
+        own = {"num_experts_per_tok": top_k, "moe_intermediate_size": expert_mlp, "norm_topk_prob": True}
+        own |= {"head_dim": hidden // heads}
+        own |= {"num_experts": experts} if family == "qwen3_moe" else {"n_routed_experts": experts, "n_group": 1}
+    config = AutoConfig.for_model(
+        family,
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=mlp,
@@ -62,9 +79,10 @@ def build_tiny_policy(
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         dtype=torch.float32,
+        **own,
     )
     with _own_random_state(seed):
-        model = LlamaForCausalLM(config)
+        model = AutoModelForCausalLM.from_config(config)
     model.generation_config = GenerationConfig(
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=True
     )

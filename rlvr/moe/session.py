@@ -16,7 +16,9 @@ from rlvr.moe.layout import expert_blocks, text_config
 from rlvr.moe.statistics import TOTAL, ExpertLoad, all_reduced
 from rlvr.moe.tap import RoutingError, RoutingTap
 
-ROUTES = "routes"  # key of a micro-batch: [rows, positions, MoE layers, k], -1 = the router chooses
+# Keys of a micro-batch: routes [rows, positions, MoE layers, k] as `small` makes them, whole or in the two halves that
+# are padded and cut apart.
+ROUTES, PROMPT_ROUTES, COMPLETION_ROUTES = "routes", "prompt_routes", "completion_routes"
 
 
 class RoutingSession:
@@ -48,11 +50,17 @@ class RoutingSession:
 
     @contextmanager
     def scoring(self, batch: dict[str, Any]) -> Iterator[None]:
-        """Records the routes of the passes in the body, row after row, as `batch["routes"]` unless it has some."""
-        if not self.records_scoring or ROUTES in batch:
-            yield
+        """Records the routes of the passes in the body, row after row, as `batch["routes"]`; one that has routes
+        already is scored with them."""
+        routes = routes_of(batch)
+        if routes is not None:
+            with self.tap.replaying(unpacked(routes)):
+                yield
             return
         self.tap.disarm()
+        if not self.records_scoring:
+            yield
+            return
         with self.tap.recording() as passes:
             yield
         if passes:
@@ -66,7 +74,7 @@ class RoutingSession:
             self._kinds = advantages > 0
         else:
             self._kinds = None
-        routes = batch.get(ROUTES)
+        routes = routes_of(batch)
         self._updates += 1
         if routes is None:
             if self.section.replay == "r3" and self.section.strict:
@@ -136,6 +144,16 @@ class RoutingSession:
             figures["moe/replayed"] = self._replayed / self._updates
         self._replayed = self._updates = 0
         return figures
+
+
+def routes_of(batch: Mapping[str, Any]) -> Tensor | None:
+    """Returns a micro-batch's routes [rows, positions, MoE layers, k] as stored, None where it has none."""
+    if ROUTES in batch:
+        whole: Tensor = batch[ROUTES]
+        return whole
+    if PROMPT_ROUTES in batch:
+        return torch.cat([batch[PROMPT_ROUTES], batch[COMPLETION_ROUTES]], dim=1)
+    return None
 
 
 def small(routes: Tensor, classes: int) -> Tensor:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from rlvr.evaluation import difficulty_key
 from rlvr.report import svg
 from rlvr.report.drawing import MOST_POINTS, binned, curve, finish, legend, marks_of, share_axis
+from rlvr.report.expert_charts import EXPERTS
 from rlvr.report.run_data import Run, Segment
 
 _SIZES = (0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -31,11 +32,11 @@ def training_charts(run: Run) -> tuple[list[Chart], list[str]]:
     """(charts that the metrics allow, names of those they do not)."""
     charts, absent = [], []
     with svg.style():
-        for key, title, caption, draw in _TRAINING:
+        for key, title, caption, draw in (*_TRAINING, *EXPERTS):
             figure = draw(run)
             if figure is not None:
                 charts.append(Chart(key, title, caption, svg.inline_svg(figure, key, title)))
-            elif run.sft if key == "sft" else run.rl:  # what a run did not set out to do is not absent
+            elif not key.startswith("expert") and (run.sft if key == "sft" else run.rl):  # dense runs miss no experts
                 absent.append(title)
     return charts, absent
 

@@ -23,6 +23,7 @@ from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRate
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
 from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
+from rlvr.moe.training import policy_routing, probe_tokens
 from rlvr.provenance import data_fingerprint, name_trackers, write_environment
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
@@ -72,6 +73,7 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
         disable_tqdm=True,
         shuffle_dataset=False,  # the schedule decides the order
         log_level="error",
+        router_aux_loss_coef=0.0,  # TRL would take the checkpoint's; ours is moe.aux_loss_coef
     )
     return GRPOConfig(**{**values, **grpo.extra})
 
@@ -135,11 +137,16 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         window=recipe.budget.window, min_rollouts=recipe.budget.min_rollouts, half_life=recipe.budget.half_life
     )
     checkpoint = latest_checkpoint(folder)
+    updates = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
+    probe = probe_tokens(tokenizer, list(prompts.values())) if recipe.moe.balance.kl_budget else None
+    routing = policy_routing(model, recipe.moe, updates_per_rollout=updates, probe=probe)
     with ProgramGrader(recipe.prompt, recipe.reward, recipe.judge) as grader:
         if checkpoint is not None:
             state = read_state(checkpoint)
             rates.load_state_dict(state["success_rates"])
             schedule.load_state_dict(state["schedule"])
+            if routing is not None:
+                routing.load_state_dict(state)
         elif curriculum.measure_rollouts:
             measure_pass_rates(recipe, by_id, prompts, model, tokenizer, grader, rates, config)
         # one epoch that holds every step: resuming skips batches, and no epoch boundary touches the RNG
@@ -153,16 +160,20 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             policy=allocation_policy(recipe),
             rates=rates,
             grader=grader,
+            state_extras=routing.state_dict if routing is not None else None,
             model=model,
             processing_class=tokenizer,
             args=config,
             train_dataset=dataset,
         )
         shown = {"group_pass_rate": "pass", "effective_gradient_ratio": "signal", "time/grade": "grade s"}
-        updates = trainer.updates_per_generation
         trainer.metrics_file = MetricsFile(folder / "metrics.jsonl", recipe.stage, updates)
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
+        if routing is not None:
+            trainer.routing = routing.session
+            for own in routing.callbacks(folder):
+                trainer.add_callback(own)
         trainer.add_callback(trainer.metrics_file)
         trainer.add_callback(ProgressBar(recipe.stage, shown, updates))
         if recipe.evaluation is not None:

@@ -178,7 +178,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
         estimates = [self.rates.window(key) for key in keys]
         self._stream = GradingStream(self.grader, [self.problems[row["problem_id"]] for row in rows])
         self._sampling = True
-        output = super()._generate_and_score_completions(rows)
+        output = self._with_routes(super()._generate_and_score_completions(rows))
         self._sampling = False
         self._stream = None
 

@@ -24,11 +24,12 @@ from rlvr.rollouts.prompts import render_prompt
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
 from rlvr.training.loading import load_policy
+from rlvr.training.restore import RestoresExperts
 
 logger = logging.getLogger(__name__)
 
 
-class AtomicSFTTrainer(SFTTrainer):
+class AtomicSFTTrainer(RestoresExperts, SFTTrainer):
     """SFTTrainer whose checkpoints appear in one rename."""
 
     def _get_output_dir(self, trial: Any) -> str:

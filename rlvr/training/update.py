@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -13,16 +14,19 @@ from trl.models.utils import disable_gradient_checkpointing
 from rlvr.algorithms.correction import clip_cov_mask, geometric_rejection, kl_cov_penalty
 from rlvr.algorithms.packing import DENOMINATOR, PackedUpdate
 from rlvr.config import GRPORecipe
+from rlvr.moe.session import COMPLETION_ROUTES, PROMPT_ROUTES, ROUTES, RoutingSession
 from rlvr.training.faults import CONTINUES, TrainingFault
+from rlvr.training.restore import RestoresExperts
 
 
-class UpdateTrainer(GRPOTrainer):
+class UpdateTrainer(RestoresExperts, GRPOTrainer):
     """GRPOTrainer whose updates are repacked, corrected and checked as the recipe says."""
 
     args: Any  # TRL's GRPOConfig
     model: Any
     recipe: GRPORecipe
     _buffered_inputs: Any  # the micro-batches of the step
+    routing: RoutingSession | None = None  # of a mixture-of-experts policy
 
     def __init__(self, **kwargs: Any) -> None:
         self._step_times = {"generate": 0.0, "grade": 0.0, "logprob": 0.0}
@@ -30,6 +34,7 @@ class UpdateTrainer(GRPOTrainer):
         self._checks_gap = False  # the next micro-batch is the first of a step
         self._sampled_logps: dict[str, torch.Tensor] | None = None  # of the micro-batch under way, to be checked
         self._live_logps: torch.Tensor | None = None
+        self._scored_routes: torch.Tensor | None = None  # recorded while TRL scored what was sampled
         super().__init__(**kwargs)
 
     def _training(self) -> bool:
@@ -51,7 +56,8 @@ class UpdateTrainer(GRPOTrainer):
         """Whether rows may be (left out, moved to another micro-batch): not where another term of the loss needs them
         where they are."""
         section = self.recipe.grpo
-        alone = not self._entropy_bonus_enabled and not self.aux_loss_enabled and self.top_entropy_quantile == 1.0
+        balanced = self.aux_loss_enabled or (self.routing is not None and self.routing.section.aux_loss_coef > 0)
+        alone = not self._entropy_bonus_enabled and not balanced and self.top_entropy_quantile == 1.0
         skips = alone and self.beta == 0.0 and section.skip_zero_signal
         moves = alone and (self.beta == 0.0 or DENOMINATOR[self.loss_type] == "items") and section.pack_micro_batches
         return skips, moves
@@ -96,10 +102,12 @@ class UpdateTrainer(GRPOTrainer):
         rejects = self.recipe.grpo.geometric_rejection is not None
         return any(self._repacks) and self.beta == 0.0 and not self.use_vllm and not rejects
 
-    def _current_logps(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def _current_logps(self, batch: dict[str, Any]) -> torch.Tensor:
         """Log-probabilities of the completions under the policy as it is: [rows, completion]."""
         started = time.perf_counter()
-        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+        routing = self.routing.scoring(batch) if self.routing is not None else contextlib.nullcontext()
+        checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
+        with routing, torch.no_grad(), checkpointing:
             parts = whole(batch)
             logps, _, _ = self._get_per_token_logps_and_entropies(
                 self.model,
@@ -152,7 +160,14 @@ class UpdateTrainer(GRPOTrainer):
     ) -> Any:
         if self._sampling and self._puts_off_logps:
             return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
-        found = super()._get_per_token_logps_and_entropies(model, input_ids, attention_mask, logits_to_keep, **options)
+        arguments = (model, input_ids, attention_mask, logits_to_keep)
+        if self._sampling and self.routing is not None and self._scored_routes is None:
+            scored: dict[str, Any] = {}
+            with self.routing.scoring(scored):
+                found = super()._get_per_token_logps_and_entropies(*arguments, **options)
+            self._scored_routes = scored.get(ROUTES)
+            return found
+        found = super()._get_per_token_logps_and_entropies(*arguments, **options)
         if torch.is_grad_enabled():
             self._live_logps = found[0]
         return found
@@ -160,9 +175,15 @@ class UpdateTrainer(GRPOTrainer):
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         if not inputs:  # repacking left nothing for this micro-batch
             return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+        if self.routing is not None and self._training():
+            self.routing.before_update(inputs)
         loss = super()._compute_loss(model, inputs)
         if not self._training():
             return loss
+        if self.routing is not None and self.routing.section.aux_loss_coef:
+            aux = self.routing.aux_loss()
+            self._metrics["train"]["moe/aux_loss"].append(aux.item())
+            loss = loss + self.routing.section.aux_loss_coef * aux / self.current_gradient_accumulation_steps
         logps, self._live_logps = self._live_logps, None
         assert logps is not None
         if self._checks_gap:
@@ -176,6 +197,20 @@ class UpdateTrainer(GRPOTrainer):
                 f"step {step}: the loss is {loss.item()}; nothing of this step was applied. Lower grpo.learning_rate or"
                 f" grpo.max_grad_norm, or use bf16 instead of fp16; {CONTINUES}"
             )
+        return loss
+
+    def _with_routes(self, output: dict[str, Any]) -> dict[str, Any]:
+        """Puts the routes recorded while TRL scored into its output, halved as prompts and completions are."""
+        routes, self._scored_routes = self._scored_routes, None
+        if routes is not None:
+            width = output["prompt_ids"].shape[1]
+            output[PROMPT_ROUTES], output[COMPLETION_ROUTES] = routes[:, :width], routes[:, width:]
+        return output
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.routing is not None:  # recomputation is over: other passes choose their own experts
+            self.routing.tap.disarm()
         return loss
 
     def _covariance_penalty(self, logps: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:

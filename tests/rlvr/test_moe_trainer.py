@@ -1,0 +1,144 @@
+"""A mixture-of-experts policy in the real trainer: routes replayed, load counted, biases moved, runs resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_grpo_trainer import recipe
+
+from rlvr.config import RecipeError
+from rlvr.models import build_tiny_policy
+from rlvr.moe.session import RoutingSession
+from rlvr.moe.statistics import ExpertLoad
+from rlvr.training.grpo import train_grpo
+from rlvr.training.update import UpdateTrainer
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory: pytest.TempPathFactory, demonstrations: list[dict[str, str]]) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("experts")
+    texts = [row["prompt"] + row["completion"] for row in demonstrations[:400]]
+    size: dict[str, Any] = {"vocab_size": 400, "hidden": 32, "layers": 2, "heads": 2, "mlp": 64, "expert_mlp": 32}
+    return {
+        family: build_tiny_policy(texts, folder / family, family=family, experts=8, top_k=2, **size)
+        for family in ("qwen3_moe", "glm4_moe")
+    }
+
+
+def short(model: Path, problems: Path, out: Path, moe: dict[str, Any], **grpo: Any) -> Any:
+    settings = {"max_steps": 2, "updates_per_step": 2, "max_completion_length": 12, "learning_rate": 3e-2, **grpo}
+    return recipe(model, problems, out, grpo=settings, moe=moe)
+
+
+@pytest.fixture
+def gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every rollout carries a signal, whatever the judge says."""
+    inner = UpdateTrainer._repack
+
+    def signalled(self: Any) -> None:
+        for batch in self._buffered_inputs:
+            batch["advantages"] = torch.linspace(-1, 1, len(batch["advantages"]) + 1)[1:] + 0.01
+        inner(self)
+
+    monkeypatch.setattr(UpdateTrainer, "_repack", signalled)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_updates_replay_the_routes_the_rollouts_were_scored_with(
+    experts: dict[str, Path],
+    problems_file: Path,
+    tmp_path: Path,
+    gradients: None,
+    monkeypatch: pytest.MonkeyPatch,
+    packed: bool,
+) -> None:
+    seen: list[bool] = []
+    inner = RoutingSession.before_update
+
+    def watched(self: RoutingSession, batch: Any) -> None:
+        inner(self, batch)
+        with torch.no_grad():
+            tokens = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+            mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+            armed = self.tap._armed
+            assert armed is not None and armed.shape[:2] == tokens.shape
+            self.tap.disarm()
+            with self.tap.recording() as passes:
+                self.tap.model(tokens, attention_mask=mask)
+            same = (passes[0].sort(-1).values == armed.sort(-1).values).all(-1)[mask.bool()]
+            seen.append(bool(same.all()))
+        inner(self, batch)
+
+    monkeypatch.setattr(RoutingSession, "before_update", watched)
+    packing = {} if packed else {"pack_micro_batches": False, "skip_zero_signal": False}
+    run = short(experts["qwen3_moe"], problems_file, tmp_path / "run", {"replay": "r2", "ranks": 2}, **packing)
+    train_grpo(run)
+    assert seen[0], "the first update is the sampling policy's own"
+    assert not all(seen), "later updates would have routed otherwise"
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["moe/replayed"] == 1.0 and line["moe/rank_skew"] >= 1 for line in lines)
+    load = ExpertLoad.from_dict(json.loads((tmp_path / "run" / "expert_load.json").read_text()))
+    assert load.counts["all"].shape == (2, 8)
+    assert len(set(load.counts["all"].sum(axis=1))) == 1
+    assert (load.counts["all"] == load.counts["advantage_up"] + load.counts["advantage_down"]).all()
+
+
+def test_a_run_with_balancing_stopped_and_continued_ends_the_same(
+    experts: dict[str, Path], problems_file: Path, tmp_path: Path, gradients: None
+) -> None:
+    moe = {"replay": "r2", "balance": {"rule": "sign", "rate": 0.01, "kl_budget": 10.0}}
+    whole = short(experts["glm4_moe"], problems_file, tmp_path / "whole", moe, save_steps=1, save_total_limit=None)
+    train_grpo(whole)
+    first = short(experts["glm4_moe"], problems_file, tmp_path / "parts", moe, save_steps=1, save_total_limit=None)
+    stopped = tmp_path / "parts"
+    stopped.mkdir()
+    for name in ("checkpoint-2", "environment.json", "metrics.jsonl"):
+        (tmp_path / "whole" / name).rename(stopped / name)
+    train_grpo(first)
+    ours, theirs = (load_file(tmp_path / part / "final" / "model.safetensors") for part in ("parts", "whole"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    bias = next(value for name, value in theirs.items() if name.endswith("e_score_correction_bias"))
+    assert bias.abs().max() > 0.005
+    loads = [json.loads((tmp_path / part / "expert_load.json").read_text()) for part in ("parts", "whole")]
+    assert loads[0] == loads[1]
+
+
+@pytest.mark.parametrize(
+    ("family", "moe", "message"),
+    [
+        (None, {"replay": "r2"}, r"moe\.replay: r2: llama is a dense model"),
+        (None, {"balance": {"rule": "sign"}}, r"moe\.balance\.rule: sign: llama is a dense model"),
+        ("glm4_moe", {"aux_loss_coef": 0.01}, r"moe\.aux_loss_coef: glm4_moe has a selection bias"),
+    ],
+)
+def test_what_the_policy_cannot_give_is_one_line(
+    experts: dict[str, Path],
+    tiny_model: Path,
+    problems_file: Path,
+    tmp_path: Path,
+    family: str | None,
+    moe: dict[str, Any],
+    message: str,
+) -> None:
+    model = experts[family] if family else tiny_model
+    with pytest.raises(RecipeError, match=message):
+        train_grpo(short(model, problems_file, tmp_path / "run", moe))
+
+
+def test_the_own_auxiliary_loss_is_in_the_loss_and_checkpoints_coefficients_are_not(
+    experts: dict[str, Path], problems_file: Path, tmp_path: Path, gradients: None
+) -> None:
+    finals = []
+    for coefficient in (0.0, 0.5):
+        out = tmp_path / str(coefficient)
+        finals.append(train_grpo(short(experts["qwen3_moe"], problems_file, out, {"aux_loss_coef": coefficient})))
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        assert all("aux_loss" not in line for line in lines), "TRL's own"
+        assert all(("moe/aux_loss" in line) is (coefficient > 0) for line in lines)
+    ours, theirs = (load_file(final / "model.safetensors") for final in finals)
+    assert any(not torch.equal(ours[name], theirs[name]) for name in ours if "gate.weight" in name)
