@@ -336,7 +336,8 @@ class Judge:
         source = Source(language, submission.code)
         if one.interactor is None:
             inputs = Inputs(form, tests)
-            self._launcher.start(pending, source, inputs, one.limits, grading.on_facts, grading.on_done)
+            called = any(test.call is not None for test in tests)
+            self._launcher.start(pending, source, inputs, one.limits, grading.on_facts, grading.on_done, apart=called)
         else:
             self._converse(pending, source, one.interactor, grading, one.limits)
         return key, pending
@@ -361,7 +362,7 @@ class Judge:
             own_limits = RunLimits.of(user.INTERACTOR_LIMITS, 1.0)
             interactor = Interactor(program, referee.conversation_arguments, own_limits)
             inputs = Inputs(grading.form, grading.tests, interactor)
-            self._launcher.start(pending, source, inputs, limits, grading.on_facts, grading.on_done, conversation=True)
+            self._launcher.start(pending, source, inputs, limits, grading.on_facts, grading.on_done, apart=True)
 
         def failed(error: str | None, compile_error: str | None) -> None:
             grading.on_done(error or f"the interactor does not compile: {compile_error}", None)

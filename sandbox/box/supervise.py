@@ -92,8 +92,7 @@ class Server:
         if kind == "S":
             self._serve_single(length)
             return
-        body = self.line.read(length)
-        if kind == "A":  # an abort that came after the run had ended
+        if kind == "A" and not length:  # an abort that came after the run had ended
             return
         if kind != "J":
             raise SystemExit(f"unexpected message {kind!r} between jobs")
@@ -101,7 +100,9 @@ class Server:
         if pid == 0:
             code = 71
             try:
-                Supervisor(self, body[:1]).run(body[1:])
+                # the program is read here: what this process's parent once held, every later run could find
+                supervisor = Supervisor(self, self.line.read(1))
+                supervisor.run(self.line.read(length - 1))
                 code = 0
             except (Closed, ConnectionError):
                 code = 0  # the controller has gone

@@ -52,12 +52,13 @@ class Launcher:
         on_facts: OnFacts,
         on_done: OnDone,
         *,
-        conversation: bool = False,
+        apart: bool = False,
     ) -> None:
-        """Runs `source` on `inputs`, one after the other; in a `conversation` they name an interactor."""
+        """Runs `source` on `inputs`, one after the other. `apart` keeps what comes with a single one of them, a call or
+        an interactor, out of the warm process."""
 
         def enqueue(program: Program) -> None:
-            single = len(inputs) == 1 and not conversation
+            single = len(inputs) == 1 and not apart
             asked.job = Job(program, inputs, limits, on_facts, on_done, single=single)
             self._pool.submit(asked.job)
 

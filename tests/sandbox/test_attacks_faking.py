@@ -8,6 +8,7 @@ import time
 
 import pytest
 from attack_numbers import attack, numbered
+from memory_scan import scanner
 
 import sandbox
 from sandbox import Limits, TestCase, Verdict, checkers, scoring
@@ -71,17 +72,7 @@ PRINTED = {
                 if value and '42' in str(value)[:1000]:
                     print(value)
     """,
-    "searches_own_memory": """
-        import re
-        needle = b'EXPECTED-' + b'42-OUTPUT'
-        for line in open('/proc/self/maps'):
-            m = re.match(r'([0-9a-f]+)-([0-9a-f]+) r', line)
-            if not m or 'vvar' in line or 'vsyscall' in line: continue
-            import ctypes
-            start, end = int(m[1], 16), int(m[2], 16)
-            if end - start < 1 << 26 and needle in ctypes.string_at(start, end - start):
-                print(42)
-    """,
+    "searches_own_memory": scanner("EXPECTED-42-OUTPUT", then="if found: os.write(1, words[0].translate(flip))"),
     "stdout_is_stdin": "import os\nos.dup2(0, 1)\nprint(42)",
     "removes_own_output": "import os\nprint(42, flush=True)\nos.ftruncate(1, 0)",
     "no_break_space": "print('\\u00a042')",
@@ -180,21 +171,35 @@ def test_state_does_not_pass_from_test_to_test(held: sandbox.Judge) -> None:
     assert len({run.stdout for run in runs}) == 1
 
 
+MARKS = ("SOURCE-MARK", "INPUT-MARK", "OUTPUT-MARK", "ERROR-MARK", "CALL-MARK", "VALUE-MARK", "ANSWER-MARK")
+REFUSING = "python:import json, sys\njson.load(sys.stdin)\nsys.exit(1)"
+SILENT = "python:import sys\nopen(sys.argv[2]).read()\nsys.exit(1)"
+LOOK = Limits(cpu_s=10, wall_s=120, memory_mb=512)
+
+
 @attack(64)
-def test_the_input_of_another_test_is_not_in_memory(held: sandbox.Judge) -> None:
-    code = """
-        import ctypes, re
-        needle = b'MARKER' + b'-OF-A-TEST'
-        found = 0
-        for line in open('/proc/self/maps').readlines() if False else []: pass
-        data = input()
-        import sys
-        import gc
-        found = sum(1 for o in gc.get_objects() if isinstance(o, (bytes, bytearray, str)) and needle.decode() in str(o))
-        print(found)
-    """
-    runs = held.execute(textwrap.dedent(code), ["MARKER-OF-A-TEST " * 3000, "x"])
-    assert runs[1].stdout == b"0\n", runs[1]
+def test_nothing_of_other_programs_and_tests_is_in_memory(held: sandbox.Judge) -> None:
+    assert held.execute(scanner(*MARKS), ["INPUT-MARK"], limits=LOOK)[0].stdout == b"[1]\n"  # it can find things
+    for size in (1, 30, 1000):
+        source = "#" + "SOURCE-MARK " * size + "\n"
+        printing = (
+            source
+            + f"import sys\nprint('OUTPUT-MARK' * {size})\nsys.stderr.write('ERROR-MARK' * {size})\nsys.stdin.read()"
+        )
+        returning = source + f"def f(*a): return 'VALUE-MARK' * {size}"
+        given = TestCase("INPUT-MARK" * size, "x")
+        called = TestCase(f'["{"INPUT-MARK" * size}"]', "1", call=f"f(*args, '{'CALL-MARK' * size}')")
+        before = []
+        for number in range(4):  # on every worker, with one test and with several
+            for code, test in ((printing, given), (returning, called)):
+                before += [sandbox.Submission(f"{code}\n#{number}", [test] * count) for count in (1, 2)]
+            answer = [TestCase("INPUT-MARK" * size, "ANSWER-MARK" * size)]
+            before.append(sandbox.Submission(f"{printing}\n#{number}", answer, checker=REFUSING))
+            before.append(sandbox.Submission(f"{source}print(1)\n#{number}", answer, interactor=SILENT))
+        assert {judgement.verdict for judgement in held.judge_batch(before, stop="never")} == {Verdict.WA}
+        for inputs in (["x"], ["INPUT-MARK" * 3, "x"], ["x"]):
+            run = held.execute(scanner(*MARKS), inputs, limits=LOOK)[-1]
+            assert run.stdout == b"[]\n", (size, run)
 
 
 @attack(64)

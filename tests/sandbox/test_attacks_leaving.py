@@ -47,7 +47,6 @@ NUMBERS = {
     55: "inherited_descriptors harness_modules",
     56: "oom_score_of_parent core_pattern sysctl_read limits_of_parent session_and_group clock host_name",
     62: "write_to_guessed_descriptors",
-    64: "earlier_input_in_memory",
 }
 
 HEAD = """
@@ -250,10 +249,6 @@ ATTACKS = {
     "kernel_log": "ok(libc.klogctl(3, bytes(100), 100))",
     "mapped_files_of_parent": "loot(os.listdir(f'/proc/{os.getppid()}/map_files'))",
     "harness_modules": "loot([m for m in sys.modules if m in ('supervise', 'zygote', 'confine', 'channel', 'execute')])",
-    "earlier_input_in_memory": """
-        me = open('/proc/self/maps').read()
-        loot('MARKER-OF-AN' + 'OTHER-TEST' in me)
-    """,
 }  # fmt: skip
 
 
