@@ -116,6 +116,7 @@ class Server:
             if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
                 raise SystemExit("supervisor killed")  # mid-message perhaps: the controller starts a new worker
             self.line.send("X", struct.pack("<i", status))
+            raise SystemExit  # what was meant for the dead one is still on its way: the controller starts a new worker
 
     def _serve_single(self, length: int) -> None:
         (size,) = LENGTH.unpack(self.line.read(LENGTH.size))
