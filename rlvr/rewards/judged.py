@@ -13,6 +13,7 @@ from rlvr.config import JudgeSection, PromptSection, RewardSection
 from rlvr.rewards.judges import open_judge
 from rlvr.rollouts.prompts import extract_program
 from sandbox import Judgement, Verdict, scoring
+from sandbox.isolation.cgroup import usable_cpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class ProgramGrader:
         self.reward = reward or RewardSection()
         section = judge or JudgeSection()
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each training process has a judge of its own
-        workers = section.workers or max(1, (os.cpu_count() or 1) // processes)
+        workers = section.workers or max(1, usable_cpus() // processes)
         self.judge = open_judge(section, workers)
         self.seconds = 0.0  # wall time spent waiting for verdicts, over all calls
         # one thread waits for one program; more than the workers, so that they never wait for us

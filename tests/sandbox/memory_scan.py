@@ -9,7 +9,7 @@ import textwrap
 _SCAN = """
 import ctypes, os
 words, flip = WORDS, bytes(i ^ 0x80 for i in range(256))
-try: input()
+try: given = input()
 except EOFError: pass
 libc = ctypes.CDLL(None)
 libc.sbrk.restype = ctypes.c_void_p

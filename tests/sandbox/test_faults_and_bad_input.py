@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 import sandbox
-from sandbox import Judge, Limits, Submission, TestCase, Verdict
+from sandbox import Judge, Limits, Submission, TestCase, Verdict, submission
 from sandbox.execution.folder import Folder
 from sandbox.isolation import bwrap
 from sandbox.testfiles import read_tests
@@ -40,6 +40,12 @@ def test_text_that_stands_for_no_bytes_is_refused_and_nothing_waits_for_it(judge
         with pytest.raises(ValueError, match=rf"test 2: {where} holds U\+D83D"):
             judge.judge(ECHO, [TestCase("1", "1"), test])
     assert judge.judge(ECHO, [TestCase("1", "1")]).accepted
+
+
+def test_a_test_larger_than_can_be_sent_is_refused(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submission, "_LARGEST_TEST", 1 << 20)
+    with pytest.raises(ValueError, match="test 1: input of 3 MiB, at most 1"):
+        judge.judge(ECHO, [TestCase("1" * (3 << 20), "1")])
 
 
 def test_tests_from_a_file_that_is_no_json_name_the_row(tmp_path: Path) -> None:
