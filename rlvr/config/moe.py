@@ -35,4 +35,3 @@ class MoESection(Strict):
     freeze_router: bool = False
     log_load: bool = True
     ranks: int | None = Field(default=None, ge=1)  # report the skew of this many expert-parallel ranks
-    store_routes: bool = False  # keep the routes in the rollout records

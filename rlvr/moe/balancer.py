@@ -146,7 +146,7 @@ class DriftProbe:
 class ExpertLoadLog(TrainerCallback):
     """Adds the load of each logged window to the metrics, and keeps the run's own in `expert_load.json`."""
 
-    def __init__(self, session: RoutingSession, write: Callable[[ExpertLoad], None] | None = None) -> None:
+    def __init__(self, session: RoutingSession, write: Callable[[ExpertLoad], object] | None = None) -> None:
         self.session = session
         self.write = write
 
