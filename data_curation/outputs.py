@@ -176,7 +176,11 @@ def write_outputs(
     write_dataset(out / "dataset", {"train": train, "test": heldout}, config.outputs, card)
     for layout in config.outputs.exports:
         for split, side in (("train", train), ("test", heldout)):
-            write_export(layout, side, out / "exports" / layout / f"{split}.parquet", config.outputs, split=split)
+            path = out / "exports" / layout / f"{split}.parquet"
+            if side:
+                write_export(layout, side, path, config.outputs, split=split)
+            else:  # `datasets` cannot load a file without rows, and an older run's must not stay
+                path.unlink(missing_ok=True)
     environment = _environment(out, steps)
     save_bytes((json.dumps(environment, indent=2) + "\n").encode(), out / "environment.json")
     write_report(

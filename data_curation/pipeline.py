@@ -77,6 +77,8 @@ def curate(
     for fault in faults_of_inputs(config):
         raise fault
     out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: the output is a folder, and this is a file")
     out.mkdir(parents=True, exist_ok=True)
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     save_bytes(resolved.encode(), out / "config.resolved.yaml")

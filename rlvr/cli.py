@@ -92,7 +92,7 @@ def curate(config: Path, overrides: tuple[str, ...], out: Path | None, limit: in
             click.echo(f"# not usable yet: {fault}", err=True)
         return _show(recipe, out)
     run(recipe, out, say=click.echo)
-    click.echo(f"{out}: train.parquet, heldout.parquet, dropped.parquet, funnel.json, report.html")
+    click.echo(f"{out}: train.parquet, heldout.parquet, dataset/, dropped.parquet, funnel.json, report.html")
 
 
 @cli.command()

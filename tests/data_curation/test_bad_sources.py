@@ -139,3 +139,8 @@ def test_a_dry_run_names_what_is_not_there_and_reads_nothing(tmp_path):
     )
     assert found.returncode == 0 and "# not usable yet: none.jsonl: no such file" in found.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.dry-run.yaml"]
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="the output is a folder, and this is a file"):
+        curate(CurationConfig(sources=("builtin:contest",)), write(tmp_path / "out", b""), show_progress=False)

@@ -148,6 +148,15 @@ def test_the_published_folder_loads_with_the_datasets_library(curated):
     assert found.stdout == "['train']\nuser 3\n", found.stderr
 
 
+def test_a_side_without_problems_has_no_export(curated):
+    _, out = curated
+    assert sorted(path.relative_to(out / "exports").as_posix() for path in out.glob("exports/*/*")) == [
+        "skyrl/train.parquet",
+        "trl/train.parquet",
+        "verl/train.parquet",
+    ]
+
+
 def read_back(layout: str, path: Path) -> list[Problem]:
     return load_problems(f"{'skywork' if layout == 'verl' else layout}:{path}")
 
