@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -143,6 +144,9 @@ class Worker:
 
     def kill(self) -> None:
         """Ends the worker at once and waits for it; runs die with it."""
+        if self.process.poll() is None:  # runs cannot leave the group; those that live die with it
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.sock.close()
         self.process.wait()

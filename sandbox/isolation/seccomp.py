@@ -74,6 +74,7 @@ _SENDTO: Block = [_low(4), (_JEQ, 0, 3, 0), _high(4), (_JEQ, 0, 1, 0), _ALLOW, _
 _CLONE_NEW = 0x7E020080  # every CLONE_NEW* flag
 _CLONE_BASE: Block = [_low(0), (_JSET, 0, 1, _CLONE_NEW), _EPERM, _ALLOW]
 _CLONE_RUN: Block = [_low(0), (_JSET, 0, 1, 0x10000), _ALLOW, _EPERM]  # CLONE_THREAD: threads only
+_PRCTL = _deny_if_equal(0, (1,))  # PR_SET_PDEATHSIG: a run must end with its worker
 _OWN_PROCESS = _allow_if_equal(0, (OWN_PID,))
 _OWN_OR_ZERO = _allow_if_equal(0, (0, OWN_PID))
 
@@ -91,7 +92,7 @@ process_vm_readv process_vm_writev ptrace putpmsg query_module quotactl quotactl
 sched_setaffinity sched_setattr sched_setparam sched_setscheduler security semctl semget semop semtimedop sendmmsg
 sendmsg set_mempolicy set_mempolicy_home_node setdomainname setfsgid setfsuid setgid setgroups sethostname setns
 setpriority setregid setresgid setresuid setreuid setpgid settimeofday setuid setxattr shmat shmctl shmdt shmget socket
-statmount swapoff swapon sysfs syslog tuxcall umount2 unshare uselib userfaultfd ustat utime utimensat utimes
+statmount swapoff swapon sync syncfs sysfs syslog tuxcall umount2 unshare uselib userfaultfd ustat utime utimensat utimes
 vhangup vserver _sysctl
 """
 
@@ -113,6 +114,7 @@ _RUN_RULES: dict[str, Block] = {
     "memfd_create": _DENIED,
     "pidfd_open": _DENIED,
     "pidfd_send_signal": _DENIED,
+    "prctl": _PRCTL,
     "prlimit64": _OWN_OR_ZERO,
     "rt_sigqueueinfo": _OWN_PROCESS,
     "rt_tgsigqueueinfo": _OWN_PROCESS,

@@ -14,7 +14,8 @@ msgsnd 69 msgrcv 70 msgctl 71 fcntl 72 flock 73 truncate 76 chmod 90 fchmod 91 c
 ptrace 101 syslog 103 setuid 105 setgid 106 setpgid 109 setsid 112 setreuid 113 setregid 114 setgroups 116
 setresuid 117 setresgid 119 setfsuid 122 setfsgid 123 capset 126 rt_sigqueueinfo 129 utime 132 mknod 133 uselib 134
 personality 135 ustat 136 sysfs 139 setpriority 141 sched_setparam 142 sched_setscheduler 144 vhangup 153
-modify_ldt 154 pivot_root 155 _sysctl 156 adjtimex 159 chroot 161 acct 163 settimeofday 164 mount 165 umount2 166
+modify_ldt 154 pivot_root 155 _sysctl 156 prctl 157 adjtimex 159 chroot 161 sync 162 acct 163
+settimeofday 164 mount 165 umount2 166 syncfs 306
 swapon 167 swapoff 168 reboot 169 sethostname 170 setdomainname 171 iopl 172 ioperm 173 create_module 174
 init_module 175 delete_module 176 get_kernel_syms 177 query_module 178 quotactl 179 nfsservctl 180 getpmsg 181
 putpmsg 182 afs_syscall 183 tuxcall 184 security 185 setxattr 188 lsetxattr 189 fsetxattr 190 removexattr 197
@@ -37,7 +38,8 @@ fchmod 52 fchmodat 53 fchownat 54 fchown 55 vhangup 58 quotactl 60 utimensat 88 
 unshare 97 kexec_load 104 init_module 105 delete_module 106 clock_settime 112 syslog 116 ptrace 117
 sched_setparam 118 sched_setscheduler 119 sched_setaffinity 122 kill 129 tkill 130 tgkill 131 rt_sigqueueinfo 138
 setpriority 140 reboot 142 setregid 143 setgid 144 setreuid 145 setuid 146 setresuid 147 setresgid 149 setfsuid 151
-setfsgid 152 setpgid 154 setsid 157 setgroups 159 sethostname 161 setdomainname 162 settimeofday 170 adjtimex 171
+setfsgid 152 setpgid 154 setsid 157 setgroups 159 sethostname 161 setdomainname 162 prctl 167
+settimeofday 170 adjtimex 171 sync 81 syncfs 267
 mq_open 180 mq_unlink 181 mq_timedsend 182 mq_timedreceive 183 mq_notify 184 mq_getsetattr 185 msgget 186 msgctl 187
 msgrcv 188 msgsnd 189 semget 190 semctl 191 semtimedop 192 semop 193 shmget 194 shmctl 195 shmat 196 shmdt 197
 socket 198 socketpair 199 bind 200 listen 201 accept 202 connect 203 sendto 206 sendmsg 211 recvmsg 212 add_key 217

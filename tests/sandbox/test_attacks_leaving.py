@@ -45,7 +45,7 @@ NUMBERS = {
     53: "exec_shell exec_own_binary execveat subprocess system posix_spawn multiprocessing",
     54: "terminal_input controlling_terminal",
     55: "inherited_descriptors harness_modules",
-    56: "oom_score_of_parent core_pattern sysctl_read limits_of_parent session_and_group clock host_name",
+    56: "oom_score_of_parent core_pattern sysctl_read limits_of_parent session_and_group clock host_name flush_every_disk",
     62: "write_to_guessed_descriptors",
 }
 
@@ -242,6 +242,7 @@ ATTACKS = {
     "limits_of_parent": "import resource\nresource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1))\nloot('set')",
     "session_and_group": "ok(os.setpgid(0, os.getppid()) or 0)",
     "clock": "import time\ntime.clock_settime(time.CLOCK_REALTIME, 0)\nloot('set')",
+    "flush_every_disk": "os.sync()\nok(sc(306, 0))\nif ctypes.CDLL(None).syscall(162) >= 0: loot('flushed')",
     "host_name": "import socket as s\ns.sethostname('x')\nloot('set')",
     "personality": "ok(sc(135, 0x0040000))",
     "unknown_system_calls": "[ok(sc(n, 0, 0, 0)) for n in range(470, 700)]",

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import textwrap
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 import pytest
@@ -195,6 +197,36 @@ def test_a_flood_on_standard_error_leaves_the_output_alone(held: sandbox.Judge) 
     run = held.execute(code, [""], limits=ROOMY)[0]
     assert (run.verdict, run.stdout) == (Verdict.OLE, b"1\n")
     assert len(run.stderr) <= 8192
+
+
+@attack(2)
+@pytest.mark.parametrize("level", ["namespaced", "confined"])
+def test_a_run_cannot_outlive_its_worker(level: str, judge_at: Callable[[str], sandbox.Judge]) -> None:
+    judge_at(level)  # skips where the level is not to be had
+    code = (
+        "import ctypes, os, time\nprint(ctypes.CDLL(None).prctl(1, 0, 0, 0, 0), flush=True)\n"
+        "try: os.setsid()\nexcept OSError: pass\ntime.sleep(600)"
+    )
+    own = sandbox.Judge(1, protection=level, cache=False)
+    with ThreadPoolExecutor(2) as callers:
+        runs = [callers.submit(own.execute, code, ["1"] * count) for count in (1, 2)]
+        deadline = time.monotonic() + 60
+        while not own.worker_pids() or len(tree(own.worker_pids()[0])) < (3 if level == "namespaced" else 2):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.3)  # for it to have tried
+        everyone = tree(own.worker_pids()[0])
+        own.close()
+        assert {one.verdict for run in runs for one in run.result()} == {Verdict.IE}
+    while any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in everyone):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@attack(2)
+def test_the_signal_that_ends_a_run_with_its_worker_cannot_be_turned_off(held: sandbox.Judge) -> None:
+    run = held.execute("import ctypes\nprint(ctypes.CDLL(None).prctl(1, 0, 0, 0, 0))", [""])[0]
+    assert run.stdout == b"-1\n", run
 
 
 @attack(28)
