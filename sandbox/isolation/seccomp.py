@@ -92,8 +92,8 @@ process_vm_readv process_vm_writev ptrace putpmsg query_module quotactl quotactl
 sched_setaffinity sched_setattr sched_setparam sched_setscheduler security semctl semget semop semtimedop sendmmsg
 sendmsg set_mempolicy set_mempolicy_home_node setdomainname setfsgid setfsuid setgid setgroups sethostname setns
 setpriority setregid setresgid setresuid setreuid setpgid settimeofday setuid setxattr shmat shmctl shmdt shmget socket
-statmount swapoff swapon sync syncfs sysfs syslog tuxcall umount2 unshare uselib userfaultfd ustat utime utimensat utimes
-vhangup vserver _sysctl
+statmount swapoff swapon sync syncfs sysfs syslog tuxcall umount2 unshare uselib userfaultfd ustat utime utimensat
+utimes vhangup vserver _sysctl
 """
 
 _BASE_INSPECTED: dict[str, Block] = {
