@@ -102,7 +102,8 @@ class Worker:
             except BlockingIOError:
                 break
             except OSError as error:
-                raise WorkerFailed(f"cannot read from the worker ({error}){self._dying_words()}") from error
+                words = self._dying_words()  # they say more than the broken connection
+                raise WorkerFailed(f"the worker ended{words or f' ({error})'}") from error
             if not data:
                 raise WorkerFailed(f"the worker ended{self._dying_words()}")
             self._in += data
