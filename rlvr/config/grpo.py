@@ -47,7 +47,8 @@ class GRPOSection(Strict):
     bf16: bool = False
     gradient_checkpointing: bool = False
     use_vllm: bool = False
-    vllm_mode: Literal["colocate", "server"] = "colocate"
+    vllm_mode: Literal["colocate", "server", "file"] = "colocate"  # file: a server of this machine, weights by file
+    vllm_url: str = "http://127.0.0.1:8000"  # of vllm_mode file
     save_steps: int = Field(default=50, ge=1)  # in steps, not in updates
     save_total_limit: int | None = Field(default=2, ge=1)
     # masks TRL lacks; a masked token leaves the loss and its denominator

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 CONTINUES = "the same command continues from the newest checkpoint"
@@ -53,7 +54,7 @@ class StopOnSignal(TrainerCallback):
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self.received and state.global_step % self.updates_per_step == 0:
+        if state.global_step % self.updates_per_step == 0 and self._any_received(args.device):
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -64,6 +65,15 @@ class StopOnSignal(TrainerCallback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    def _any_received(self, device: torch.device) -> bool:
+        """Whether any process has heard a signal: all of them must stop after the same step."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            heard = torch.tensor([float(self.received is not None)], device=device)
+            torch.distributed.all_reduce(heard, op=torch.distributed.ReduceOp.MAX)
+            if heard.item() and self.received is None:
+                self.received = "a signal to another process"
+        return self.received is not None
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
@@ -87,8 +97,10 @@ def watched_server(url: str, patience_s: float = 45.0, every_s: float = 5.0) -> 
             try:
                 with urllib.request.urlopen(url, timeout=every_s):
                     heard = time.monotonic()
-            except urllib.error.HTTPError:
-                heard = time.monotonic()  # it answers, which is what was asked
+            except urllib.error.HTTPError as error:
+                if error.code < 500:  # it answers, which is what was asked; vLLM says 503 when its engine is dead
+                    heard = time.monotonic()
+                reason = error
             except OSError as error:
                 reason = error
             if time.monotonic() - heard >= patience_s:

@@ -54,8 +54,11 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
         "problems_per_step", "updates_per_step", "max_steps", "max_length", "save_steps", "extra",
         "advantage_clip", "prompt_weighting", "skip_zero_signal", "pack_micro_batches", "fast_sampling",
         "geometric_rejection", "clip_cov", "clip_cov_range", "kl_cov", "kl_cov_coef",
+        "vllm_url",
     }  # fmt: skip
     values: dict[str, Any] = {name: value for name, value in grpo.model_dump().items() if name not in own}
+    if grpo.vllm_mode == "file":  # an engine of ours: TRL is told when the trainer stands
+        values.update(use_vllm=False, vllm_mode="colocate")
     updates = grpo.updates_per_step * grpo.num_iterations
     values.update(
         output_dir=recipe.output_dir,

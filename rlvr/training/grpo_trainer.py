@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import gather_object
 from trl import GRPOTrainer
-from trl.models.utils import unwrap_model_for_generation
 
 from data_curation import Problem
 from rlvr.algorithms.advantages import group_advantages
@@ -23,11 +22,12 @@ from rlvr.budget import AllocationPolicy, DynamicSampling, SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
 from rlvr.rewards import GradedRollout, GradingStream, ProgramGrader, overlong_penalty
+from rlvr.rollouts.policy_engine import EngineFailure, longest_first
 from rlvr.rollouts.prompts import completion_text
 from rlvr.rollouts.records import RolloutRecord, write_records
-from rlvr.rollouts.sampling import sample
 from rlvr.training.alarms import Alarms
 from rlvr.training.checkpoints import STAGING, clear_staging, publish_checkpoint, rotate
+from rlvr.training.engines import open_engine
 from rlvr.training.faults import CONTINUES, InfrastructureError, TrainingFault, watched_server
 from rlvr.training.step_metrics import rollout_metrics
 from rlvr.training.update import UpdateTrainer
@@ -129,11 +129,13 @@ class GroupedGRPOTrainer(UpdateTrainer):
         self._graded: list[GradedRollout] = []
         self._records: list[RolloutRecord] = []
         self._gathered_rewards: torch.Tensor | None = None
-        self._generate_seconds = 0.0
+        self._generate_seconds = self._sync_seconds = 0.0
+        self._order: list[int] = []  # rows of this process, the longest expected first
         self._tokens_logged = 0
         self._stream: GradingStream | None = None
         self.alarms = Alarms(recipe.alarms)
         super().__init__(reward_funcs=[self._judge_reward], **kwargs)
+        self.engine = open_engine(self, recipe)
 
     # -- one generation step -------------------------------------------------------------------------------------
 
@@ -142,8 +144,8 @@ class GroupedGRPOTrainer(UpdateTrainer):
             return super()._generate_and_score_completions(inputs)
         step = self.state.global_step // self.updates_per_generation
         budget = len(inputs) * self.accelerator.num_processes
-        self._step_times = {"generate": 0.0, "grade": 0.0, "logprob": 0.0}
-        generated, graded = self._generate_seconds, self.grader.seconds
+        self._step_times = {"generate": 0.0, "grade": 0.0, "sync": 0.0, "logprob": 0.0}
+        generated, synced, graded = self._generate_seconds, self._sync_seconds, self.grader.seconds
         keys = self.schedule.problems(step, pass_rates(self.rates))
         attempts = [self._attempt(step, keys, len(inputs))]
         if isinstance(self.policy, DynamicSampling):
@@ -154,6 +156,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
                     break
                 attempts.append(self._attempt(step, keys, len(inputs)))
         self._step_times["generate"] = self._generate_seconds - generated
+        self._step_times["sync"] = self._sync_seconds - synced
         self._step_times["grade"] = self.grader.seconds - graded
 
         output = attempts[0].output
@@ -176,6 +179,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
         local = slice(first, first + rows_here)
         rows = [{"prompt": self.prompts[keys[group]], "problem_id": keys[group]} for group in groups[local]]
         estimates = [self.rates.window(key) for key in keys]
+        self._order = longest_first([self.rates.mean_tokens(row["problem_id"]) for row in rows])
         self._stream = GradingStream(self.grader, [self.problems[row["problem_id"]] for row in rows])
         self._sampling = True
         output = self._with_routes(super()._generate_and_score_completions(rows))
@@ -221,63 +225,23 @@ class GroupedGRPOTrainer(UpdateTrainer):
             first += len(attempt.counts)
         return regrouped([attempt.output for attempt in attempts], rows, self.accelerator, self._tokenizer.pad_token_id)
 
-    def _training(self) -> bool:
-        assert self.model is not None
-        return self.model.training
-
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
-        if self._training() and self.use_vllm and self.vllm_mode == "server":
-            num_generations = 1  # rows are no longer equal strides of one prompt, so the server must not collapse them
         started = time.perf_counter()
-        if self.use_vllm or self.use_transformers_continuous_batching:
-            server = self.use_vllm and self.vllm_mode == "server"
-            watch = watched_server(f"{self._server_url()}/health") if server else contextlib.nullcontext()
-            with watch:
-                result = super()._generate_single_turn(
-                    prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-                )
-        else:
-            result = self._sample(prompt_ids)
-        self._generate_seconds += time.perf_counter() - started
-        return result
-
-    def _server_url(self) -> str:
-        args = self.args
-        return args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
-
-    def _sample(self, prompt_ids: Sequence[Sequence[int]]) -> tuple[list[list[int]], list[list[float]] | None]:
-        """Samples with transformers' `generate`, as TRL does, handing each finished rollout to the judge at once.
-
-        Returns the tokens of each rollout and, from the fast sampler, their log-probabilities.
-        """
-        with (
-            unwrap_model_for_generation(
-                self.model_wrapped,
-                self.accelerator,
-                gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-                generation_kwargs=self.generation_kwargs,
-                gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-            ) as model,
-            torch.no_grad(),
-            self._dist.summon_full_params(self.model_wrapped, recurse=False),
-        ):
-            # sharded weights make every process step until the slowest is done, which only generate's own loop does
-            sharded = self.accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)
-            try:
-                return sample(
-                    model,
-                    prompt_ids,
-                    generation_config=self.generation_config,
-                    pad_token_id=self._tokenizer.pad_token_id,
-                    end_token_ids=self.eos_token_ids,
-                    fast=self.recipe.grpo.fast_sampling and not sharded,
-                    finished=self._submit if self._training() else None,
-                )
-            except FloatingPointError as error:
-                step = self.state.global_step // self.updates_per_generation + 1
-                raise TrainingFault(f"step {step}: {error}; lower grpo.learning_rate; {CONTINUES}") from None
+        url = self.engine.url
+        try:
+            with watched_server(f"{url}/health") if url else contextlib.nullcontext():
+                self.engine.sync(self.state.global_step)
+                synced = time.perf_counter()
+                done = self.engine.sample(prompt_ids, self._order, self._submit if self._training() else None)
+        except (EngineFailure, FloatingPointError) as error:
+            step = self.state.global_step // self.updates_per_generation + 1
+            hint = "; lower grpo.learning_rate" if isinstance(error, FloatingPointError) else ""
+            raise TrainingFault(f"step {step}: {error}{hint}; {CONTINUES}") from None
+        self._sync_seconds += synced - started
+        self._generate_seconds += time.perf_counter() - synced
+        return done.tokens, done.logps
 
     def _submit(self, row: int, tokens: list[int]) -> None:
         assert self._stream is not None

@@ -29,7 +29,7 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
     routing: RoutingSession | None = None  # of a mixture-of-experts policy
 
     def __init__(self, **kwargs: Any) -> None:
-        self._step_times = {"generate": 0.0, "grade": 0.0, "logprob": 0.0}
+        self._step_times = {"generate": 0.0, "grade": 0.0, "sync": 0.0, "logprob": 0.0}
         self._sampling = False  # TRL is generating: log-probabilities it asks for may be put off
         self._checks_gap = False  # the next micro-batch is the first of a step
         self._sampled_logps: dict[str, torch.Tensor] | None = None  # of the micro-batch under way, to be checked

@@ -19,6 +19,7 @@ import torch
 from test_grpo_trainer import GROUP, PROBLEMS, recipe, weights
 from transformers import AutoModelForCausalLM
 
+import rlvr.training.engines as engines
 import rlvr.training.grpo_trainer as grpo_trainer
 from rlvr.config import AlarmSection
 from rlvr.training.alarms import Alarms
@@ -134,7 +135,7 @@ def test_a_sampler_with_other_weights_than_the_trainers_is_noticed(
     fault, warm_model, problems_file, tmp_path, monkeypatch
 ):
     """The engine keeps the first step's weights, or gets one matrix wrong; without a fault the gap is rounding."""
-    inner = grpo_trainer.sample
+    inner = engines.sample
     engine = AutoModelForCausalLM.from_pretrained(warm_model).eval()  # a copy in memory would share TRL's own forward
     if fault == "mangled":
         torch.nn.init.normal_(engine.model.layers[0].mlp.down_proj.weight, std=0.3)
@@ -142,7 +143,7 @@ def test_a_sampler_with_other_weights_than_the_trainers_is_noticed(
     def faulty(model, prompt_ids, **options):
         return inner(engine if fault else model, prompt_ids, **options)
 
-    monkeypatch.setattr(grpo_trainer, "sample", faulty)
+    monkeypatch.setattr(engines, "sample", faulty)
     run = recipe(
         warm_model,
         problems_file,
@@ -190,13 +191,13 @@ def test_dynamic_sampling_fills_the_step_with_groups_that_carry_a_signal(warm_mo
 
 
 def test_rollouts_the_sampler_would_hardly_repeat_are_rejected(warm_model, problems_file, tmp_path, monkeypatch):
-    inner = grpo_trainer.sample
+    inner = engines.sample
 
     def wrong_numbers(*args, **options):
         tokens, logps = inner(*args, **options)
         return tokens, [[p - 0.3 for p in row] if i % 3 == 0 else row for i, row in enumerate(logps)]
 
-    monkeypatch.setattr(grpo_trainer, "sample", wrong_numbers)
+    monkeypatch.setattr(engines, "sample", wrong_numbers)
     run = recipe(
         warm_model,
         problems_file,

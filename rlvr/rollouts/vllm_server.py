@@ -1,0 +1,208 @@
+"""A vLLM server on the trainer's own machine, its weights handed over as a file in shared memory.
+
+    python -m rlvr.rollouts.vllm_server --model runs/x-sft/final --port 8000
+
+starts one, in whichever environment holds vLLM; the trainer's needs none. Works on CPU and GPU, over HTTP, with vLLM's
+documented parts only (a worker extension and its development endpoints).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled
+
+if TYPE_CHECKING:
+    import torch
+
+EXTENSION = "rlvr.rollouts.vllm_extension.WeightsFromFile"
+
+
+class VLLMFileServer:
+    """`PolicyEngine` over a vLLM server of this machine.
+
+    weights: returns the policy's tensors by name on the main process, and takes part in gathering them on the others.
+    wait: returns when every process has come so far. One request a rollout: the server's prefix cache shares the
+    prompts of a group, a rollout is graded as soon as it ends, and every rollout has a seed of its own. Where the
+    server does not answer, requests are repeated for `patience_s`.
+    """
+
+    name = "vLLM server"
+    corrects = True
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        weights: Callable[[], Mapping[str, torch.Tensor]],
+        sampling: Mapping[str, Any],
+        seed: int,
+        main: bool = True,
+        wait: Callable[[], None] = lambda: None,
+        rank: int = 0,
+        concurrency: int = 512,
+        patience_s: float = 30.0,
+    ) -> None:
+        self.url: str | None = url.rstrip("/")
+        self._weights = weights
+        self._sampling = dict(sampling)
+        self._seed = seed
+        self._main = main
+        self._wait = wait
+        self._rank = rank
+        self._concurrency = concurrency
+        self._patience = patience_s
+        self._version: int | None = None
+        self._calls = 0
+        self._model = self._check()
+
+    def sync(self, version: int) -> None:
+        """Hands the weights over, unless the server has this version, and clears the server's prefix cache."""
+        if version == self._version:
+            return
+        tensors = self._weights()
+        if self._main:
+            folder = Path(tempfile.mkdtemp(prefix="rlvr-weights-", dir=shared_memory()))
+            try:
+                path = folder / "policy.safetensors"
+                count = write_weights(tensors, path)
+                answers = self._post("/collective_rpc", {"method": "load_policy", "args": [str(path)]})["results"]
+                if any(answer.get("tensors") != count for answer in answers):
+                    raise EngineFailure(
+                        f"{self.url}: took over {answers}, not {count} tensors: its weights are not the policy's"
+                    )
+                self._post("/reset_prefix_cache", None)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        self._wait()
+        self._version, self._calls = version, 0
+
+    def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
+        self._calls += 1
+        found: list[tuple[list[int], list[float]] | None] = [None] * len(prompt_ids)
+        over = threading.Event()
+
+        def one(row: int) -> None:
+            if over.is_set():
+                return
+            number = (((self._version or 0) * 64 + self._calls) * 4096 + self._rank) * 1_000_003 + row
+            body = {
+                **self._sampling,
+                "model": self._model,
+                "prompt": list(prompt_ids[row]),
+                "n": 1,
+                "logprobs": 0,
+                "return_token_ids": True,
+                "seed": (self._seed * 7_368_787 + number) % 2**63,
+            }
+            try:
+                choice = self._post("/v1/completions", body)["choices"][0]
+                tokens, logps = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+            except (KeyError, IndexError, TypeError) as error:
+                over.set()
+                raise EngineFailure(f"{self.url}: an answer without {error}: vLLM 0.22 or newer is needed") from None
+            except EngineFailure:
+                over.set()
+                raise
+            found[row] = (tokens, [float("nan") if p is None else p for p in logps])
+            if finished is not None and choice.get("finish_reason") == "stop":
+                finished(row, tokens)
+
+        with ThreadPoolExecutor(min(self._concurrency, max(1, len(order))), thread_name_prefix="rollout") as pool:
+            for future in [pool.submit(one, row) for row in order]:
+                future.result()
+        rows = [row for row in found if row is not None]
+        return Sampled([tokens for tokens, _ in rows], [logps for _, logps in rows])
+
+    def _check(self) -> str:
+        """The name of the model served; EngineFailure where the server lacks what sync and sampling need."""
+        model = self._get("/v1/models")["data"][0]["id"]
+        try:
+            mode = self._get("/server_info?config_format=json")["vllm_config"]["model_config"]["logprobs_mode"]
+        except (EngineFailure, KeyError):
+            raise EngineFailure(
+                f"{self.url}: not started for training (no development endpoints):"
+                " python -m rlvr.rollouts.vllm_server --model ..."
+            ) from None
+        if mode != "processed_logprobs":
+            raise EngineFailure(f"{self.url}: started with --logprobs-mode {mode}; processed_logprobs is needed")
+        return str(model)
+
+    def _get(self, path: str) -> Any:
+        return self._request(urllib.request.Request(f"{self.url}{path}"))
+
+    def _post(self, path: str, body: Any) -> Any:
+        data = b"" if body is None else json.dumps(body).encode()
+        return self._request(
+            urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method="POST")
+        )
+
+    def _request(self, request: urllib.request.Request) -> Any:
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                with urllib.request.urlopen(request) as answer:
+                    return json.loads(answer.read() or b"{}")
+            except urllib.error.HTTPError as error:
+                reason = error.read()[:500].decode(errors="replace").strip()
+                raise EngineFailure(f"{request.full_url}: {error.code} {error.reason}: {reason}") from None
+            except OSError as error:
+                if time.monotonic() >= deadline:
+                    raise EngineFailure(f"{request.full_url}: no answer for {self._patience:.0f} s ({error})") from None
+            time.sleep(0.5)
+
+
+def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> int:
+    """Writes tensors to a safetensors file, shared ones once; returns how many were written."""
+    from safetensors.torch import save_file
+
+    kept: dict[str, torch.Tensor] = {}
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    for name, tensor in tensors.items():
+        place = (tensor.data_ptr(), tuple(tensor.shape))
+        if place not in seen:
+            seen.add(place)
+            kept[name] = tensor.detach().contiguous()
+    save_file(kept, path)
+    return len(kept)
+
+
+def shared_memory() -> str | None:
+    """A folder in memory that other processes of this machine see; None (the default folder) where there is none."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def main() -> None:
+    """Replaces this process by a vLLM server ready for training; further options go to vLLM."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--port", type=int, default=8000)
+    known, others = parser.parse_known_args()
+    environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    root = str(Path(__file__).resolve().parents[2])
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+        "--model", known.model, "--port", str(known.port),
+        "--host", "127.0.0.1",  # the development endpoints run what they are told
+        "--worker-extension-cls", EXTENSION, "--logprobs-mode", "processed_logprobs",
+        *others,
+    ]  # fmt: skip
+    os.execve(sys.executable, command, environment)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Engines behind one protocol: a server given weights by file samples with the policy; faults end the run by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from policy_server import PolicyServer
+from safetensors.torch import load_file
+from test_grpo_trainer import recipe
+from transformers import AutoModelForCausalLM
+
+from rlvr.rollouts.policy_engine import EngineFailure, longest_first
+from rlvr.rollouts.vllm_server import VLLMFileServer, write_weights
+from rlvr.training.checkpoints import complete_checkpoints
+from rlvr.training.faults import TrainingFault
+from rlvr.training.grpo import train_grpo
+
+
+@pytest.fixture
+def server(warm_model) -> Iterator[Any]:
+    made: list[PolicyServer] = []
+
+    def start(checkpoint: Path = warm_model, **options: Any) -> PolicyServer:
+        made.append(PolicyServer(checkpoint, **options))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.close()
+
+
+def by_file(url: str, **grpo: Any) -> dict[str, Any]:
+    few = {"problems_per_step": 3, "max_completion_length": 20, "max_steps": 2, "save_steps": 1}
+    return {"use_vllm": True, "vllm_mode": "file", "vllm_url": url, **few, **grpo}
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_server_fed_by_file_samples_with_the_policys_weights_every_step(server, warm_model, problems_file, tmp_path):
+    engine = server()
+    budget = {"policy": "knapsack", "estimator": "beta", "low": 2, "high": 8}
+    reward = {"overlong_buffer": 18}  # lengths differ, so there is something to learn whatever passes
+    run = recipe(warm_model, problems_file, tmp_path / "run", grpo=by_file(engine.url), budget=budget, reward=reward)
+    final = train_grpo(run)
+    lines = metrics(tmp_path / "run")
+    assert [line["step"] for line in lines] == [1, 2] and engine.syncs == 2
+    for line in lines:
+        assert line["sampling/logprob_gap"] < 1e-4
+        assert line["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
+    start, end = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (warm_model, final))
+    assert any(not torch.equal(start[name], end[name]) for name in start)
+    again = recipe(
+        warm_model, problems_file, tmp_path / "again", grpo=by_file(engine.url), budget=budget, reward=reward
+    )
+    train_grpo(again)  # seeds are the run's, not the server's
+    files = [tmp_path / name / "rollouts" / "stage1" / "step-000001.parquet" for name in ("run", "again")]
+    assert pq.read_table(files[0]).to_pylist() == pq.read_table(files[1]).to_pylist()
+
+
+def test_a_server_that_keeps_its_old_weights_is_noticed(server, tiny_model, warm_model, problems_file, tmp_path):
+    engine = server(checkpoint=tiny_model, fault="stale")  # the policy before it was fine-tuned
+    run = recipe(
+        warm_model, problems_file, tmp_path / "run", grpo=by_file(engine.url), alarms={"stop_logprob_gap": 0.02}
+    )
+    with pytest.raises(TrainingFault, match="what was sampled is not what is trained on"):
+        train_grpo(run)
+    assert complete_checkpoints(tmp_path / "run") == []
+
+
+def test_a_server_that_loses_a_tensor_is_refused(server, warm_model, problems_file, tmp_path):
+    run = recipe(warm_model, problems_file, tmp_path / "run", grpo=by_file(server(fault="partial").url))
+    with pytest.raises(TrainingFault, match=r"step 1: .*took over .* tensors: its weights are not the policy's"):
+        train_grpo(run)
+
+
+def test_an_engine_that_dies_in_a_step_is_named_and_the_run_goes_on_from_its_checkpoint(
+    server, warm_model, problems_file, tmp_path
+):
+    engine = server()
+    engine.die_after = 12 + 5  # in the second step
+    run = recipe(warm_model, problems_file, tmp_path / "run", grpo=by_file(engine.url))
+    with pytest.raises(
+        TrainingFault, match=r"step 2: .*/v1/completions: 500 .*EngineDeadError.*same command continues"
+    ):
+        train_grpo(run)
+    assert [step for step, _ in complete_checkpoints(tmp_path / "run")] == [1]
+    engine.die_after = None
+    train_grpo(run)
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2]
+
+
+def test_a_server_not_started_for_training_or_not_there_is_refused_at_once(server):
+    options: dict[str, Any] = {"weights": dict, "sampling": {}, "seed": 0}
+    with pytest.raises(EngineFailure, match="logprobs-mode raw_logprobs; processed_logprobs is needed"):
+        VLLMFileServer(server(mode="raw_logprobs").url, **options)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(EngineFailure, match=rf"127.0.0.1:{port}/v1/models: no answer for 1 s"):
+        VLLMFileServer(f"http://127.0.0.1:{port}", **options, patience_s=1)
+
+
+def test_shared_tensors_are_written_once(tmp_path):
+    tensor = torch.arange(6.0).reshape(2, 3)
+    assert write_weights({"embed": tensor, "head": tensor, "other": tensor + 1}, tmp_path / "w.safetensors") == 2
+    assert sorted(load_file(tmp_path / "w.safetensors")) == ["embed", "other"]
+
+
+@given(st.lists(st.one_of(st.none(), st.floats(1, 1e4)), max_size=20))
+def test_unknown_lengths_come_first_then_the_longest(expected):
+    order = longest_first(expected)
+    lengths = [float("inf") if expected[row] is None else expected[row] for row in order]
+    assert sorted(order) == list(range(len(expected))) and lengths == sorted(lengths, reverse=True)
+
+
+@pytest.mark.slow
+def test_a_real_vllm_server_takes_over_weights_exactly(warm_model, problems_file, tmp_path):
+    """Needs a Python with vLLM: RLVR_VLLM_PYTHON=/path/to/venv/bin/python (its environment needs no trainer)."""
+    python = os.environ.get("RLVR_VLLM_PYTHON")
+    if not python:
+        pytest.skip("RLVR_VLLM_PYTHON names no Python with vLLM")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    root = Path(__file__).parents[2]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    options = "--dtype float32 --enforce-eager --gpu-memory-utilization 0.1 --max-model-len 256"
+    with (tmp_path / "vllm.log").open("w") as log:
+        process = subprocess.Popen(
+            [python, "-m", "rlvr.rollouts.vllm_server", "--model", warm_model, "--port", str(port), *options.split()],
+            env=environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            deadline = time.monotonic() + 600
+            while True:
+                assert process.poll() is None, (tmp_path / "vllm.log").read_text()[-3000:]
+                assert time.monotonic() < deadline, (tmp_path / "vllm.log").read_text()[-3000:]
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                    break
+                except OSError:
+                    time.sleep(1)
+            run = recipe(
+                warm_model,
+                problems_file,
+                tmp_path / "run",
+                grpo=by_file(f"http://127.0.0.1:{port}", learning_rate=0.02, max_steps=3, problems_per_step=6),
+            )
+            train_grpo(run)
+        finally:
+            process.terminate()
+            process.wait(60)
+    lines = metrics(tmp_path / "run")
+    assert len(lines) == 3 and all(line["sampling/logprob_gap"] < 1e-3 for line in lines)
+    assert any(line["grad_norm"] > 0 for line in lines[:-1])  # so the weights did move between syncs
