@@ -327,14 +327,15 @@ PROBE = """
 """
 
 
-def test_the_viewer_filters_and_shows_rollouts_in_a_browser(run: Path, tmp_path: Path) -> None:
+def probe(folder: Path, tmp_path: Path) -> dict[str, str]:
+    """What the viewer of a run shows to someone who filters, opens a rollout and goes to its group."""
     browser = next(
         (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
     )
     if browser is None:
         pytest.skip("no chromium here: the viewer's script is checked only where there is one")
     probed = tmp_path / "probe.html"
-    probed.write_text(page(run).replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    probed.write_text(page(folder).replace("</body>", PROBE + "</body>"), encoding="utf-8")
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
         "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
@@ -343,7 +344,11 @@ def test_the_viewer_filters_and_shows_rollouts_in_a_browser(run: Path, tmp_path:
     dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
     match = re.search(r'data-probe="([^"]*)"', dom)
     assert match, "the viewer's script did not come to its end"
-    seen = json.loads(html.unescape(match[1]))
+    return json.loads(html.unescape(match[1]))
+
+
+def test_the_viewer_filters_and_shows_rollouts_in_a_browser(run: Path, tmp_path: Path) -> None:
+    seen = probe(run, tmp_path)
     rows = stored_rollouts(run)
     second = [row for row in rows if row["stage"] == "stage2"]
     full = [row for row in second if row["reward"] == 1]
@@ -356,3 +361,19 @@ def test_the_viewer_filters_and_shows_rollouts_in_a_browser(run: Path, tmp_path:
     _, first = pick(load_rollouts(load_run(run).rollout_files))[0]
     assert first["problem_id"] in seen["detail"] and first["program"] in seen["detail"]
     assert seen["group"].startswith(f"Group {first['group']} of step {first['step']}")
+
+
+@pytest.mark.slow
+def test_the_viewer_is_usable_with_fifty_thousand_rollouts(tmp_path: Path) -> None:
+    steps = {"stage1_steps": 150, "stage2_steps": 50, "problems_per_step": 16, "rollouts_per_problem": 16}
+    run = write_quickstart_run(tmp_path / "quickstart", **steps, evaluation_problems=30)
+    seen = probe(run, tmp_path)
+    rows = stored_rollouts(run)
+    assert len(rows) == 51_200 and seen["all"].startswith("51,200 of 51,200 rollouts")
+    assert 0 < int(seen["lines"]) < 200  # rows on the page: only those in sight
+    second = [row for row in rows if row["stage"] == "stage2"]
+    full = [row for row in second if row["reward"] == 1]
+    assert seen["stage"].startswith(f"{len(second):,} of 51,200")
+    assert seen["text"].startswith(f"{sum('sep=' in row['program'] for row in full):,} of 51,200")
+    assert seen["group"].startswith("Group ")
+    assert (run / "report.html").stat().st_size < 40_000_000

@@ -1,0 +1,147 @@
+"""Uniform against knapsack allocation on one GPU with pretrained models, in one call: about two hours on an H100.
+
+    python benchmarks/gpu_comparison.py [--steps 150 --models smollm2-135m qwen2.5-coder-0.5b --out runs/gpu]
+
+Fetches the models, curates MBPP, trains each model under each policy from the same start, evaluates, and prints
+held-out pass@1, tokens/s, peak memory and the split of the step, with the roofline beside: what reading the weights once
+per decoding step and the update's multiplications would take at the card's stated bandwidth and bf16 rate. A run that
+was cut short is continued by the same call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+# name of the card -> (bytes/s of memory, dense bf16 operations/s), as its maker states them
+CARDS = {
+    "H200": (4.8e12, 989e12),
+    "H100": (3.35e12, 989e12),
+    "A100": (2.0e12, 312e12),
+    "L40S": (0.864e12, 362e12),
+    "L4": (0.3e12, 121e12),
+    "4090": (1.0e12, 165e12),
+}
+RECIPES = {"smollm2-135m": "smollm2-135m-mbpp", "qwen2.5-coder-0.5b": "qwen2.5-coder-0.5b-mbpp"}
+POLICIES = {
+    "uniform": ["budget.policy=uniform"],
+    "knapsack": ["budget.policy=knapsack", "budget.estimator=beta", "budget.high=64"],
+}
+
+
+class PeakMemory:
+    """Largest memory in use on the first GPU while the block runs, in GiB, asked of nvidia-smi every second."""
+
+    def __enter__(self) -> PeakMemory:
+        self.gib = 0.0
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
+        while not self._over.wait(1.0):
+            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            self.gib = max(self.gib, float(found.split()[0]) / 1024)
+
+
+def rlvr(*arguments: str) -> None:
+    print("+ rlvr", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "rlvr.cli", *arguments], check=True)
+
+
+def card() -> tuple[str, tuple[float, float] | None]:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]
+    name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return name, next((figures for key, figures in CARDS.items() if key in name), None)
+
+
+def parameters(checkpoint: Path) -> int:
+    from safetensors import safe_open
+
+    total = 0
+    for file in checkpoint.glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - not a mapping
+                size = 1
+                for length in tensors.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return total
+
+
+def summary(folder: Path, rates: tuple[float, float] | None) -> dict[str, Any]:
+    """Medians over the steps after the tenth, seconds; the roofline's seconds where the card is known."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    late = lines[10:] or lines
+
+    def median(name: str) -> float:
+        return statistics.median(line.get(name, 0.0) for line in late)
+
+    found = {
+        "steps": len(lines),
+        "tokens/s": median("tokens_per_second"),
+        "signal": statistics.fmean(line["effective_gradient_ratio"] for line in lines),
+        **{part: median(f"time/{part}") for part in ("generate", "grade", "update")},
+        "step": median("step_time"),
+    }
+    if rates is not None:
+        bandwidth, operations = rates
+        weights = parameters(folder / "final")
+        tokens = (lines[-1]["num_tokens"] - lines[0]["num_tokens"]) / max(1, len(lines) - 1)
+        trained = tokens * (1 - median("skipped_rollouts"))
+        found["roofline generate"] = median("completions/max_length") * 2 * weights / bandwidth
+        found["roofline update"] = (
+            8 * weights * trained / operations
+        )  # 6 for the pass, 2 for checkpointing's second one
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", choices=sorted(RECIPES), default=sorted(RECIPES))
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
+    options = parser.parse_args()
+    name, rates = card()
+    options.out.mkdir(parents=True, exist_ok=True)
+    rlvr("curate", "--config", "configs/curation/mbpp.yaml")
+    results: dict[str, dict[str, Any]] = {}
+    for model in options.models:
+        rlvr("models", "fetch", model)
+        for policy, overrides in POLICIES.items():
+            folder = options.out / f"{model}-{policy}"
+            with PeakMemory() as peak:
+                rlvr(
+                    "train", "--config", f"configs/rl/{RECIPES[model]}.yaml", f"output_dir={folder}",
+                    f"grpo.max_steps={options.steps}", "grpo.bf16=true", *overrides,
+                )  # fmt: skip
+            rlvr(
+                "evaluate", "--config", "configs/evaluation/smollm2-135m-mbpp.yaml",
+                f"model.name_or_path={folder / 'final'}", f"output_dir={folder / 'evaluation'}",
+            )  # fmt: skip
+            evaluated = json.loads((folder / "evaluation" / "results.json").read_text())["results"]
+            row = summary(folder, rates) | {"peak GiB": peak.gib}
+            row["pass@1"] = next(iter(evaluated.values()))["pass@1"]
+            results[f"{model}, {policy}"] = row
+            (options.out / "results.json").write_text(json.dumps({"card": name, "runs": results}, indent=1))
+    print(f"\n{name}{'' if rates else ': its bandwidth is not in the table, so no roofline'}")
+    columns = list(dict.fromkeys(key for row in results.values() for key in row))
+    print("| run | " + " | ".join(columns) + " |\n|" + " --- |" * (len(columns) + 1))
+    for run, row in results.items():
+        print(f"| {run} | " + " | ".join(f"{row.get(key, float('nan')):.4g}" for key in columns) + " |")
+
+
+if __name__ == "__main__":
+    main()
