@@ -3,9 +3,9 @@
     python benchmarks/gpu_comparison.py [--steps 150 --models smollm2-135m qwen2.5-coder-0.5b --out runs/gpu]
 
 Fetches the models, curates MBPP, trains each model under each policy from the same start, evaluates, and prints
-held-out pass@1, tokens/s, peak memory and the split of the step, with the roofline beside: what reading the weights once
-per decoding step and the update's multiplications would take at the card's stated bandwidth and bf16 rate. A run that
-was cut short is continued by the same call.
+held-out pass@1, tokens/s, peak memory and the split of the step, with the roofline beside: the time to read the weights
+once per decoding step, and to do the update's multiplications, at the card's stated bandwidth and bf16 rate. A run
+that was cut short is continued by the same call.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class InProcess:
 
     name = "transformers"
     corrects = False
-    url = None
+    url: str | None = None
 
     def __init__(self, trainer: Any, recipe: GRPORecipe) -> None:
         self.trainer = trainer

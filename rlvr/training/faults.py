@@ -93,6 +93,7 @@ def watched_server(url: str, patience_s: float = 45.0, every_s: float = 5.0) -> 
 
     def watch() -> None:
         heard = time.monotonic()
+        reason: OSError | None = None
         while not over.wait(every_s):
             try:
                 with urllib.request.urlopen(url, timeout=every_s):
