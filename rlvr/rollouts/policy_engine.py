@@ -47,4 +47,5 @@ class PolicyEngine(Protocol):
 
 def longest_first(expected: Sequence[float | None]) -> list[int]:
     """Rows by expected tokens, longest first and unknown ones before all, since they may be the longest; stable."""
-    return sorted(range(len(expected)), key=lambda row: -(float("inf") if expected[row] is None else expected[row]))
+    lengths = [float("inf") if length is None else length for length in expected]
+    return sorted(range(len(lengths)), key=lambda row: -lengths[row])
