@@ -153,7 +153,7 @@ def test_a_real_vllm_server_takes_over_weights_exactly(warm_model, problems_file
             stderr=subprocess.STDOUT,
         )
         try:
-            deadline = time.monotonic() + 600
+            deadline = time.monotonic() + 1800
             while True:
                 assert process.poll() is None, (tmp_path / "vllm.log").read_text()[-3000:]
                 assert time.monotonic() < deadline, (tmp_path / "vllm.log").read_text()[-3000:]
@@ -171,7 +171,10 @@ def test_a_real_vllm_server_takes_over_weights_exactly(warm_model, problems_file
             train_grpo(run)
         finally:
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
     lines = metrics(tmp_path / "run")
     assert len(lines) == 3 and all(line["sampling/logprob_gap"] < 1e-3 for line in lines)
     assert any(line["grad_norm"] > 0 for line in lines[:-1])  # so the weights did move between syncs
