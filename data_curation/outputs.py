@@ -60,6 +60,7 @@ VERIFICATION_SCHEMA = pa.schema(
         ("thinned", pa.int64()),
         ("repair", pa.string()),
         ("cause", pa.string()),
+        ("missing_module", pa.string()),
         ("weaknesses", pa.list_(pa.string())),
         ("failure", pa.string()),
     ]

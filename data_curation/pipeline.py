@@ -23,7 +23,7 @@ from data_curation.stages.filter import filter_problems
 from data_curation.stages.generate import generate
 from data_curation.stages.normalise import normalise
 from data_curation.stages.pass_rates import Sampler
-from data_curation.stages.result import Dropped, StageFunction, StageResult, Workplace
+from data_curation.stages.result import Dropped, Machines, StageFunction, StageResult, Workplace
 from data_curation.stages.select import select
 from data_curation.stages.split import split
 from data_curation.stages.strengthen import strengthen
@@ -63,14 +63,15 @@ def curate(
     sampler: Sampler | None = None,
     policy: str = "",
     say: Callable[[str], None] | None = None,
+    machines: Machines | None = None,
 ) -> CurationResult:
     """Runs all stages of the recipe and writes its files to `out`; finished stages of an earlier run are reused.
 
     Writes the tables of problems and records (.parquet), funnel.json, report.html, config.resolved.yaml and
     environment.json. `sampler` is a policy whose pass rates grade the problems (problems and n in, n programs for each
     out); `policy` names it, so that one policy's rates are never taken for another's. `say` gets what every stage
-    removed and why. The same recipe and sources give the same bytes in all .parquet files but speeds.parquet, and in
-    funnel.json.
+    removed and why; `machines` are more than this one (`data_curation.cluster.RayData`). The same recipe and sources
+    give the same bytes in all .parquet files but speeds.parquet, and in funnel.json.
     Raises ValueError or FileNotFoundError for unusable sources, NothingLeft when every problem was removed (the files
     with the reasons are written all the same), JudgeFailure when the sandbox fails.
     """
@@ -96,7 +97,15 @@ def curate(
         key = step_key(function.__module__, values, _input_key(folder))
         folder = out / "stages" / f"{number}-{name}"
         problems, record = run_step(
-            name, folder, key, len(problems), _bound(function, problems, options), show_progress, sampler, policy
+            name,
+            folder,
+            key,
+            len(problems),
+            _bound(function, problems, options),
+            show_progress,
+            sampler,
+            policy,
+            machines,
         )
         steps.append(record)
         if say is not None and (record.dropped or any(record.figures.values())):
@@ -144,6 +153,8 @@ def _key_options(name: str, options: Any) -> dict[str, Any]:
     if name in ("deduplicate", "generate", "verify", "strengthen", "filter"):
         # what can be run decides what they do
         values["languages"] = {n: remedy is None for n, remedy in sandbox.languages.available().items()}
+    if name in ("generate", "strengthen"):
+        values["keeping"] = source_hash("data_curation.stages.kept_results")
     if name == "normalise":
         values["parts"] = source_hash("data_curation.stages.markup")
     if name == "filter":

@@ -13,7 +13,7 @@ from typing import Any
 
 from data_curation.schema import Problem
 from data_curation.sources.files import read_parquet
-from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.stages.result import Dropped, Machines, StageResult, Workplace
 from data_curation.storage import save_bytes, save_problems
 
 PROBLEMS, DONE = "problems.parquet", "done.json"
@@ -64,6 +64,7 @@ def run_step(
     show_progress: bool,
     sampler: Callable[..., Any] | None = None,
     policy: str = "",
+    machines: Machines | None = None,
 ) -> tuple[list[Problem], StepRecord]:
     """The stage's problems and record: read back if `folder` holds a finished run under `key`, else made and stored.
 
@@ -74,7 +75,7 @@ def run_step(
         return list(read_parquet(folder / PROBLEMS)), record
     started = time.monotonic()
     (folder / DONE).unlink(missing_ok=True)
-    result = work(Workplace(folder, show_progress, sampler, policy))
+    result = work(Workplace(folder, show_progress, sampler, policy, machines))
     problems: list[Problem] = result.problems
     save_problems(problems, folder / PROBLEMS)
     record = StepRecord(

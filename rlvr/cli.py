@@ -75,8 +75,11 @@ def quickstart(config: Path | None, model: str, overrides: tuple[str, ...], dry_
 @OVERRIDES
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Output folder. Default: outputs/<name>.")
 @click.option("--limit", type=click.IntRange(min=1), default=None, help="Only that many problems of each source.")
+@click.option("--ray", "address", default=None, help="On the Ray cluster there: HOST:PORT, auto, or local.")
 @DRY_RUN
-def curate(config: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, dry_run: bool) -> None:
+def curate(
+    config: Path, overrides: tuple[str, ...], out: Path | None, limit: int | None, address: str | None, dry_run: bool
+) -> None:
     """Turn raw problem sets into verified, deduplicated, graded problems."""
     from data_curation import CurationConfig
     from rlvr.config import load_recipe
@@ -91,7 +94,13 @@ def curate(config: Path, overrides: tuple[str, ...], out: Path | None, limit: in
         for fault in faults_of_inputs(recipe):
             click.echo(f"# not usable yet: {fault}", err=True)
         return _show(recipe, out)
-    run(recipe, out, say=click.echo)
+    if address is None:
+        run(recipe, out, say=click.echo)
+    else:
+        from data_curation.cluster import RayData
+
+        with RayData(address) as machines:
+            run(recipe, out, say=click.echo, machines=machines)
     click.echo(f"{out}: train.parquet, heldout.parquet, dataset/, dropped.parquet, funnel.json, report.html")
 
 

@@ -13,6 +13,8 @@ from data_curation.sources.testcases import checker_for, distinct, solutions_of,
 from data_curation.sources.units import megabytes, seconds
 
 COLUMNS = frozenset({"statement", "tests", "limits_text", "checker", "contest"})
+# labels of buttons beside the samples
+_CONTROLS = re.compile(r"^[ \t]*(?:save_alt|content_copy|Copied!|Download the Starter Code!)[ \t]*\n", re.MULTILINE)
 _TOLERANCE = re.compile(r"float(?:_absolute|_relative)?_tolerance\s+([0-9.eE+-]+)")
 
 
@@ -32,7 +34,7 @@ def codejam_problem(row: Mapping[str, Any], number: int) -> Problem:
     return Problem(
         id=text(row, "id"),
         title=optional(row.get("title")),
-        statement=text(row, "statement"),
+        statement=_CONTROLS.sub("", text(row, "statement")),
         tests=tests,
         cpu_s=next((found for line in limits if "time" in line.casefold() and (found := seconds(_said(line)))), 2.0),
         memory_mb=next(

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from data_curation.schema import Problem
 from data_curation.sources import load_problems
 from data_curation.stages.minhash import CHUNK_TEXTS, Hashes, shingled, tokens
 from data_curation.stages.normalise import clean_statement
-from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.stages.result import Dropped, StageResult, Workplace, parts_of
 
 CONTAMINATED = "contaminated:"  # tag prefix of problems that are marked instead of dropped
 RARE_SHOWN = 5
@@ -65,9 +66,20 @@ class EvaluationIndex:
 
     def count(self, statements: Iterable[str]) -> None:
         """Takes the texts to be searched into account: an n-gram that many of them have weighs little."""
+        self.add(self.counted(statements))
+
+    def counted(self, statements: Iterable[str]) -> tuple[int, npt.NDArray[np.int64]]:
+        """(number of texts, how many of them have each known n-gram), for `add`."""
+        texts, having = 0, np.zeros(len(self._known), np.int64)
         for grams in self._of_each(statements):
-            self._texts_with[self._positions(grams)] += 1
-            self._texts += 1
+            having[self._positions(grams)] += 1
+            texts += 1
+        return texts, having
+
+    def add(self, counted: tuple[int, npt.NDArray[np.int64]]) -> None:
+        """Adds what `counted` found, here or elsewhere."""
+        self._texts += counted[0]
+        self._texts_with += counted[1]
 
     def search(self, problems: Sequence[Problem], coverage: float, title_coverage: float) -> Iterator[list[Hit]]:
         """For each problem its hits, best first: coverage from `coverage` on, under the same title `title_coverage`."""
@@ -184,6 +196,14 @@ def _hits(problems: Sequence[Problem], options: DecontaminateOptions, work: Work
     if not options.against:
         return [[] for _ in problems]
     index = EvaluationIndex({name: load_problems(name) for name in options.against}, options.words)
-    index.count(p.statement for p in work.track(problems, len(problems), "n-grams", "text"))
-    found = index.search(problems, options.coverage, options.title_coverage)
-    return list(work.track(found, len(problems), "decontaminate", "problem"))
+    parts = -(-len(problems) // CHUNK_TEXTS)
+    statements = ([p.statement for p in part] for part in parts_of(problems, CHUNK_TEXTS))
+    for counted in work.track(work.map(index.counted, statements), parts, "n-grams", "part"):
+        index.add(counted)
+    search = partial(_searched, index, options)
+    found = work.track(work.map(search, parts_of(problems, CHUNK_TEXTS)), parts, "decontaminate", "part")
+    return list(chain.from_iterable(found))
+
+
+def _searched(index: EvaluationIndex, options: DecontaminateOptions, problems: Sequence[Problem]) -> list[list[Hit]]:
+    return list(index.search(problems, options.coverage, options.title_coverage))

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from data_curation.config import DeduplicateOptions
 from data_curation.schema import Problem, Solution, Test
 from data_curation.stages.judging import judge_all, runnable_languages, submission
-from data_curation.stages.minhash import candidate_pairs, jaccard, shingled, tokens
+from data_curation.stages.minhash import CHUNK_TEXTS, candidate_pairs, jaccard, joined, prepared, tokens
 from data_curation.stages.result import Dropped, StageResult, Workplace
 
 SHARED_TESTS = 0.8  # share of the smaller test set
@@ -99,9 +99,11 @@ def _same_problems(
     problems: Sequence[Problem], remaining: list[int], options: DeduplicateOptions, work: Workplace
 ) -> list[_Pair]:
     """The pairs that are one problem."""
-    statements = (problems[i].statement for i in work.track(remaining, len(remaining), "shingles", "text"))
-    texts = shingled(statements)
-    close = {(i, j): similarity for i, j, similarity in candidate_pairs(texts, options.candidate_jaccard)}
+    chunks = (remaining[start : start + CHUNK_TEXTS] for start in range(0, len(remaining), CHUNK_TEXTS))
+    parts = work.map(prepared, ([problems[i].statement for i in chunk] for chunk in chunks))
+    texts, signature = joined(work.track(parts, -(-len(remaining) // CHUNK_TEXTS), "shingles", "part"))
+    pairs_by_text = candidate_pairs(texts, options.candidate_jaccard, signature)
+    close = {(i, j): similarity for i, j, similarity in pairs_by_text}
     for i, j in _sharing_title_or_tests(problems, remaining):
         if (i, j) not in close and (similarity := jaccard(texts.of(i), texts.of(j))) >= options.related_jaccard:
             close[i, j] = similarity

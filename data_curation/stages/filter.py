@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import partial
+from itertools import chain
 
 from data_curation.config import FilterOptions
 from data_curation.schema import Problem
 from data_curation.stages.markup import IMAGE
-from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.stages.result import Dropped, StageResult, Workplace, parts_of
 from data_curation.stages.second_look import MANY_ANSWERS, has_many_answers
 from sandbox import checkers, languages
 
@@ -37,14 +39,8 @@ def filter_problems(problems: Sequence[Problem], options: FilterOptions, work: W
     known = frozenset(languages.names())
     kept, dropped, removed = [], [], 0
     marked: Counter[str] = Counter()
-    for problem in problems:
-        found = fault(problem, options, known)
-        marks = []
-        for name, reason in statement_faults(problem).items():
-            if getattr(options, name) == "drop" and found is None:
-                found = reason
-            elif getattr(options, name) == "mark":
-                marks.append(f"{FAULT}{name}")
+    looked = chain.from_iterable(work.map(partial(_looked_at, options, known), parts_of(problems)))
+    for problem, (found, marks) in zip(problems, looked, strict=True):
         if found is not None:
             dropped.append(Dropped(problem.id, *found))
             continue
@@ -56,6 +52,23 @@ def filter_problems(problems: Sequence[Problem], options: FilterOptions, work: W
     figures: dict[str, int | float] = {"solutions in unknown languages removed": removed}
     figures |= {f"marked {name}": count for name, count in sorted(marked.items())}
     return StageResult(kept, dropped, figures)
+
+
+def _looked_at(
+    options: FilterOptions, known: frozenset[str], problems: Sequence[Problem]
+) -> list[tuple[tuple[str, str] | None, list[str]]]:
+    """For each problem the reason to drop it, if any, and its marks."""
+    result = []
+    for problem in problems:
+        found = fault(problem, options, known)
+        marks = []
+        for name, reason in statement_faults(problem).items():
+            if getattr(options, name) == "drop" and found is None:
+                found = reason
+            elif getattr(options, name) == "mark":
+                marks.append(f"{FAULT}{name}")
+        result.append((found, marks))
+    return result
 
 
 def statement_faults(problem: Problem) -> dict[str, tuple[str, str]]:

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import sandbox
@@ -18,6 +18,7 @@ from data_curation.config import GenerateOptions
 from data_curation.schema import Generator, Problem, Solution, Test
 from data_curation.sources.files import read_parquet
 from data_curation.stages.judging import JudgeFailure, runnable_languages
+from data_curation.stages.kept_results import Kept, computed
 from data_curation.stages.result import Dropped, StageResult, Workplace
 from data_curation.storage import save_problems
 
@@ -37,12 +38,9 @@ def generate(problems: Sequence[Problem], options: GenerateOptions, work: Workpl
     languages = runnable_languages()
     made = work.folder / "made"
     made.mkdir(parents=True, exist_ok=True)
-    executor = ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="generate")
-    try:
-        outcomes = executor.map(lambda problem: _outcome(problem, options, languages, made), problems)
-        results = list(work.track(outcomes, len(problems), "generate", "problem"))
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    kept_results = Kept(partial(_file, made, options), _read, _save)
+    threads = len(os.sched_getaffinity(0))
+    results = computed(partial(_outcome, options, languages), problems, kept_results, work, "generate", threads)
     shutil.rmtree(made)
     kept = [result for result in results if isinstance(result, Problem)]
     before = {problem.id: len(problem.tests) for problem in problems}
@@ -53,21 +51,31 @@ def generate(problems: Sequence[Problem], options: GenerateOptions, work: Workpl
     return StageResult(kept, [result for result in results if isinstance(result, Dropped)], figures)
 
 
-def _outcome(problem: Problem, options: GenerateOptions, languages: frozenset[str], made: Path) -> Problem | Dropped:
+def _file(made: Path, options: GenerateOptions, problem: Problem) -> Path | None:
+    if problem.generator is None or not options.enabled:
+        return None
+    return made / f"{hashlib.sha256(problem.model_dump_json().encode()).hexdigest()[:24]}.parquet"
+
+
+def _read(file: Path) -> Problem | Dropped:
+    return next(read_parquet(file))
+
+
+def _save(result: Problem | Dropped, file: Path) -> None:
+    if isinstance(result, Problem):
+        save_problems([result], file)
+
+
+def _outcome(options: GenerateOptions, languages: frozenset[str], problem: Problem) -> Problem | Dropped:
     if problem.generator is None:
         return problem
     if not options.enabled:
         return problem if problem.tests else Dropped(problem.id, "no tests", "its generator was not run")
-    file = made / f"{hashlib.sha256(problem.model_dump_json().encode()).hexdigest()[:24]}.parquet"
-    if file.exists():
-        return next(read_parquet(file))
     try:
         tests = _generated(problem, problem.generator, options, languages)
     except _Unusable as unusable:
         return Dropped(problem.id, *unusable.args)
-    finished = problem.model_copy(update={"tests": [*problem.tests, *tests], "generator": None})
-    save_problems([finished], file)
-    return finished
+    return problem.model_copy(update={"tests": [*problem.tests, *tests], "generator": None})
 
 
 def _generated(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import sandbox
 from data_curation.schema import Problem, Solution, Test
-from data_curation.stages.result import Workplace
+from data_curation.stages.result import Workplace, parts_of
 
 WINDOW_PROGRAMS, WINDOW_BYTES = 1000, 64 << 20
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
+PART_PROGRAMS = 16  # programs in one call on another machine
 
 
 class JudgeFailure(RuntimeError):
@@ -18,17 +22,23 @@ class JudgeFailure(RuntimeError):
 
 @dataclass(frozen=True)
 class Run:
-    """What became of a program on some tests: verdict, tests passed and given, CPU seconds of the slowest test."""
+    """What became of a program on some tests: verdict, tests passed and given, CPU seconds of the slowest test, and
+    the line that tells why it crashed or did not compile."""
 
     verdict: str
     passed: int
     tests: int
     slowest_s: float = 0.0
+    message: str = ""
 
     @classmethod
     def of(cls, judgement: sandbox.Judgement, tests: int) -> Run:
         slowest = max((case.cpu_s for case in judgement.cases), default=0.0)
-        return cls(str(judgement.verdict), judgement.passed, tests, round(slowest, 4))
+        failed = next((case.message for case in judgement.cases if case.verdict is judgement.verdict), "")
+        crashed = judgement.verdict in (sandbox.Verdict.RE, sandbox.Verdict.CE)
+        # addresses differ between runs, and records do not
+        message = _ADDRESS.sub("0x...", failed or judgement.message)[:200] if crashed else ""
+        return cls(str(judgement.verdict), judgement.passed, tests, round(slowest, 4), message)
 
 
 def submission(problem: Problem, solution: Solution, tests: Sequence[Test] | None = None) -> sandbox.Submission:
@@ -41,14 +51,14 @@ def judge_all(
 ) -> Iterator[tuple[int, sandbox.Judgement]]:
     """(index, judgement) of every submission as they finish, stopping each at its first failing test."""
     failed: list[int] = []
-    for index, judgement in work.track(_judged(submissions), len(submissions), what, "program"):
+    for index, judgement in work.track(_judged(submissions, work), len(submissions), what, "program"):
         if judgement.verdict.is_infrastructure:
             failed.append(index)
         else:
             yield index, judgement
     message = ""
     still_failing = 0
-    for position, judgement in _judged([submissions[index] for index in failed]):
+    for position, judgement in _judged([submissions[index] for index in failed], work):
         if judgement.verdict.is_infrastructure:
             still_failing, message = still_failing + 1, judgement.message
         else:
@@ -60,8 +70,11 @@ def judge_all(
         )
 
 
-def _judged(submissions: Sequence[sandbox.Submission]) -> Iterator[tuple[int, sandbox.Judgement]]:
+def _judged(submissions: Sequence[sandbox.Submission], work: Workplace) -> Iterator[tuple[int, sandbox.Judgement]]:
     """`sandbox.as_completed` in windows, so that large inputs are not all copied for the workers at once."""
+    if work.machines is not None:
+        yield from enumerate(chain.from_iterable(work.map(_judged_part, parts_of(submissions, PART_PROGRAMS))))
+        return
     start = 0
     while start < len(submissions):
         end, size = start, 0
@@ -71,6 +84,10 @@ def _judged(submissions: Sequence[sandbox.Submission]) -> Iterator[tuple[int, sa
         for index, judgement in sandbox.as_completed(submissions[start:end], stop="first_failure"):
             yield start + index, judgement
         start = end
+
+
+def _judged_part(submissions: Sequence[sandbox.Submission]) -> list[sandbox.Judgement]:
+    return sandbox.judge_batch(submissions, stop="first_failure")
 
 
 def runnable_languages() -> frozenset[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 
@@ -84,6 +84,23 @@ def shingled(texts: Iterable[str], words: int = SHINGLE_WORDS) -> Shingled:
     return Shingled(np.concatenate(values), np.concatenate([np.zeros(1, np.int64), np.cumsum(np.concatenate(counts))]))
 
 
+def prepared(texts: Sequence[str]) -> tuple[Shingled, Hashes]:
+    """Shingles and signatures of some texts: what can be made of each text alone."""
+    found = shingled(texts)
+    return found, signatures(found)
+
+
+def joined(parts: Iterable[tuple[Shingled, Hashes]]) -> tuple[Shingled, Hashes]:
+    """Shingles and signatures of parts of a text collection as those of the whole."""
+    found = list(parts)
+    if not found:
+        return prepared([])
+    counts = np.concatenate([np.diff(texts.offsets) for texts, _ in found])
+    values = np.concatenate([texts.values for texts, _ in found])
+    whole = Shingled(values, np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]))
+    return whole, np.concatenate([signature for _, signature in found])
+
+
 def _mixed(flat: Hashes, starts: npt.NDArray[np.int64], words: int) -> Hashes:
     mixed = np.zeros(len(starts), dtype=np.uint64)
     for column in range(words):  # a polynomial in an odd multiplier modulo 2^64, so that order matters
@@ -125,9 +142,9 @@ def signatures(texts: Shingled, seed: int = 1) -> Hashes:
     return result
 
 
-def candidate_pairs(texts: Shingled, threshold: float) -> list[tuple[int, int, float]]:
+def candidate_pairs(texts: Shingled, threshold: float, signature: Hashes | None = None) -> list[tuple[int, int, float]]:
     """(i, j, Jaccard) with i < j of the pairs found with Jaccard >= `threshold`, in order of i and j."""
-    signature = signatures(texts)
+    signature = signatures(texts) if signature is None else signature
     # agreement of signatures estimates the Jaccard index; four standard errors below the threshold is out of question
     least = threshold - 4 * math.sqrt(threshold * (1 - threshold) / signature.shape[1])
     likely = [_agreeing(signature, codes, least) for codes in _bucket_pairs(signature, _nonempty(texts))]

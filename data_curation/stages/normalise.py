@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import chain
 
 from data_curation.config import NormaliseOptions
 from data_curation.schema import Problem
 from data_curation.stages.markup import plain_text
-from data_curation.stages.result import StageResult, Workplace
+from data_curation.stages.result import StageResult, Workplace, parts_of
 from sandbox import languages
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
@@ -30,8 +31,8 @@ _ENTITIES = {
 def normalise(problems: Sequence[Problem], options: NormaliseOptions, work: Workplace) -> StageResult:
     """Drops nothing; figures count the problems whose text changed and the ids that had to be made unique."""
     result, seen, changed, renamed = [], set[str](), 0, 0
-    for problem in problems:
-        clean = normalised(problem)
+    cleaned = chain.from_iterable(work.map(_normalised, parts_of(problems)))
+    for problem, clean in zip(problems, cleaned, strict=True):
         changed += clean != problem
         name, copy = clean.id, 1
         while name in seen:
@@ -41,6 +42,10 @@ def normalise(problems: Sequence[Problem], options: NormaliseOptions, work: Work
         renamed += name != clean.id
         result.append(clean.model_copy(update={"id": name, "family": clean.family or name}))
     return StageResult(result, figures={"text changed": changed, "id made unique": renamed})
+
+
+def _normalised(problems: Sequence[Problem]) -> list[Problem]:
+    return [normalised(problem) for problem in problems]
 
 
 def normalised(problem: Problem) -> Problem:

@@ -13,8 +13,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from data_curation.config import StrengthenOptions
 from data_curation.schema import Problem, Solution, Test
 from data_curation.stages.input_mutation import mutated_inputs
 from data_curation.stages.judging import JudgeFailure, runnable_languages, submission
+from data_curation.stages.kept_results import Kept, computed
 from data_curation.stages.mutants import mutants
 from data_curation.stages.result import StageResult, Workplace
 from data_curation.storage import save_bytes
@@ -62,12 +63,10 @@ def strengthen(problems: Sequence[Problem], options: StrengthenOptions, work: Wo
     made = work.folder / "made"
     made.mkdir(parents=True, exist_ok=True)
     languages = runnable_languages()
-    executor = ThreadPoolExecutor(2 * len(os.sched_getaffinity(0)), thread_name_prefix="strengthen")
-    try:
-        outcomes = executor.map(lambda problem: _once(problem, options, languages, made), problems)
-        found = list(work.track(outcomes, len(problems), "strengthen", "problem"))
-    finally:
-        executor.shutdown(wait=True, cancel_futures=True)
+    kept_results = Kept(partial(_file, made, options), _read, _save)
+    threads = 2 * len(os.sched_getaffinity(0))
+    compute = partial(strengthened, options=options, languages=languages)
+    found = computed(compute, problems, kept_results, work, "strengthen", threads)
     kept = [_with_tests(problem, tests, strength) for problem, (tests, strength) in zip(problems, found, strict=True)]
     return StageResult(kept, [], _figures([s for _, s in found]), [asdict(strength) for _, strength in found])
 
@@ -79,18 +78,20 @@ def _with_tests(problem: Problem, tests: Sequence[Test], strength: Strength) -> 
     return problem.model_copy(update={"tests": [*problem.tests, *tests], "tags": [*problem.tags, tag]})
 
 
-def _once(
-    problem: Problem, options: StrengthenOptions, languages: frozenset[str], made: Path
-) -> tuple[list[Test], Strength]:
+def _file(made: Path, options: StrengthenOptions, problem: Problem) -> Path:
     text = f"{options.model_dump_json()}\n{problem.model_dump_json()}"
-    file = made / f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.json"
-    if file.exists():
-        body = json.loads(file.read_bytes())
-        return [Test.model_validate(test) for test in body["tests"]], Strength(**body["strength"])
-    tests, strength = strengthened(problem, options, languages)
+    return made / f"{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.json"
+
+
+def _read(file: Path) -> tuple[list[Test], Strength]:
+    body = json.loads(file.read_bytes())
+    return [Test.model_validate(test) for test in body["tests"]], Strength(**body["strength"])
+
+
+def _save(result: tuple[list[Test], Strength], file: Path) -> None:
+    tests, strength = result
     body = {"tests": [test.model_dump() for test in tests], "strength": asdict(strength)}
     save_bytes(json.dumps(body).encode("utf-8", "surrogatepass"), file)
-    return tests, strength
 
 
 def strengthened(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass, field
@@ -24,6 +25,7 @@ from data_curation.stages.thinning import thinned
 
 JOURNAL = "journal.jsonl"
 _TIME_OUTS = ("TLE", "ILE")
+_MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Outcome:
     repair: str = ""  # what was changed so that the accepted solutions pass
     cause: str = ""  # why they fail, where that was seen
     weaknesses: list[str] = field(default_factory=list)  # wrong solutions the tests let through
+    missing_module: str = ""  # of a solution that therefore says nothing
     failure: str = ""  # first failure of an accepted solution
     speeds: list[dict[str, Any]] = field(default_factory=list)  # of the accepted solutions, by language
 
@@ -114,6 +117,10 @@ def _second_look(
             found_speeds = speeds(problem, list(zip(trial.solutions, verdicts, strict=True)), options.limit_margin)
             problem = raised_limit(problems[index], found_speeds)
             outcome.speeds = [asdict(speed) for speed in found_speeds]
+            if problem.cpu_s == problems[index].cpu_s:
+                # within the old limit after all: a busy machine let it wait, and the problem is as it was
+                outcome.failure, outcome.accepted_passed, outcome.true_positive_rate = "", outcome.accepted, 1.0
+                continue
             outcome.repair = f"limit {problems[index].cpu_s:g} s to {problem.cpu_s:g} s"
         else:
             outcome.repair = f"{trial.change} instead of {problems[index].checker}"
@@ -181,10 +188,10 @@ def _read_journal(path: Path) -> dict[str, Run]:
     if path.exists():
         for line in path.read_bytes().splitlines():
             try:
-                key, verdict, passed, tests, slowest = json.loads(line)
+                key, verdict, passed, tests, slowest, message = json.loads(line)
             except ValueError:
                 continue  # the line that was being written when the run was killed; its program is run again
-            known[key] = Run(verdict, passed, tests, slowest)
+            known[key] = Run(verdict, passed, tests, slowest, message)
     return known
 
 
@@ -203,12 +210,18 @@ def _outcome(problem: Problem, options: VerifyOptions, journal: _Journal, langua
         if run is None or not _is_run(problem, solution, options, languages):
             outcome.not_run += 1
             continue
+        if missing := _MISSING_MODULE.search(run.message):
+            # says nothing about the tests: where the program was written, the module was there
+            outcome.not_run += 1
+            outcome.missing_module = missing[1]
+            continue
         if solution.verdict == "accepted":
             again = journal.get(_Task(problem, solution, 2))
             outcome.accepted += 1
             outcome.accepted_passed += run.verdict == "AC"
             if run.verdict != "AC" and not outcome.failure:
-                outcome.failure = f"solution {number}: {run.verdict} on test {run.passed + 1} of {run.tests}"
+                said = f": {run.message}" if run.message else ""
+                outcome.failure = f"solution {number}: {run.verdict} on test {run.passed + 1} of {run.tests}{said}"
             elif run.verdict == "AC" and again is not None and again.verdict != "AC" and not outcome.failure:
                 outcome.failure = f"solution {number}: passes once and not twice ({again.verdict})"
                 outcome.cause = "output changes between runs"
@@ -245,6 +258,7 @@ def _figures(outcomes: Sequence[Outcome]) -> dict[str, int | float]:
         total["thinned"] += bool(outcome.thinned)
         total["repaired"] += bool(outcome.repair)
         total["unverified"] += not outcome.accepted
+        total["missing"] += bool(outcome.missing_module)
     figures: dict[str, int | float] = {
         "accepted solutions run": total["accepted"],
         "wrong solutions run": total["wrong"],
@@ -253,6 +267,8 @@ def _figures(outcomes: Sequence[Outcome]) -> dict[str, int | float]:
         "problems whose tests accept a wrong solution": total["weak"],
         "problems without an accepted solution that was run": total["unverified"],
     }
+    if total["missing"]:
+        figures["problems with a solution whose module is missing here"] = total["missing"]
     figures["problems repaired (limit or checker)"] = total["repaired"]
     figures["problems with tests thinned"] = total["thinned"]
     if total["accepted"]:

@@ -470,6 +470,8 @@ CODEJAM = {
 def test_code_jam_limits_are_text_and_tolerance_is_for_fractions(tmp_path):
     fractions = {**CODEJAM, "tests": [{"input": "1\n", "output": "Case #1: 2.5\n"}]}
     own = {**CODEJAM, "checker": {"kind": "custom", "flags": ""}, "limits_text": ["Time limit: TBD seconds."]}
+    page = "Add.\n\nSample Input\n\n      save_alt\n\n    content_copy\n\n  Copied!\n\n3\n"
+    assert load(tmp_path, {**CODEJAM, "statement": page})[0].statement == "Add.\n\nSample Input\n\n\n\n\n3\n"
     whole, real, custom = load(tmp_path, CODEJAM, fractions, own)
     assert (whole.cpu_s, whole.memory_mb, whole.checker) == (10.0, 1024, "tokens")
     assert real.checker == "floats:1e-4" and "checker not at hand" in custom.tags and custom.cpu_s == 2.0

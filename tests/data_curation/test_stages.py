@@ -266,7 +266,7 @@ def test_verdicts_in_the_journal_are_not_computed_again(work):
     verify([problem()], VerifyOptions(), work)
     journal = work.folder / JOURNAL
     key = json.loads(journal.read_text())[0]
-    journal.write_text(json.dumps([key, "WA", 1, 2, 0.0]) + '\n["cut off wh')
+    journal.write_text(json.dumps([key, "WA", 1, 2, 0.0, ""]) + '\n["cut off wh')
     result = verify([problem()], VerifyOptions(repair=False), work)
     assert result.dropped[0].detail == "solution 1: WA on test 2 of 2"
 

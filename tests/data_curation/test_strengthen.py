@@ -161,8 +161,12 @@ def test_functions_are_strengthened_by_calls(work):
 def test_a_finished_problem_is_not_done_again(work, monkeypatch):
     problem = largest(Solution(code=LARGEST), Solution(code=SORTING), Solution(code=LAST, verdict="wrong_answer"))
     first = strengthen([problem], StrengthenOptions(enabled=True), work)
-    monkeypatch.setattr(stage, "strengthened", None)
+    monkeypatch.setattr(stage, "strengthened", failing)
     assert strengthen([problem], StrengthenOptions(enabled=True), work) == first
+
+
+def failing(*args, **options):
+    raise AssertionError("computed again")
 
 
 def test_the_stage_does_nothing_unless_it_is_asked_for(work):

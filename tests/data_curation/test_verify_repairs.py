@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from data_curation import Problem, Solution, Test
 from data_curation.config import VerifyOptions
+from data_curation.schema import NEEDS_CHECKER
 from data_curation.stages.result import Workplace
 from data_curation.stages.second_look import Speed, has_many_answers, may_change, raised_limit
 from data_curation.stages.thinning import thinned
@@ -57,6 +58,22 @@ def test_a_statement_that_allows_many_answers_names_the_cause(work):
     assert [d.reason for d in result.dropped] == ["accepted solution fails: several answers are right"]
 
 
+def test_a_crash_is_told_and_a_missing_module_says_nothing_about_the_tests(work):
+    crashing = divisors(Solution(code="n = int(input())\nprint(1 // (n - n))"))
+    elsewhere = divisors(Solution(code="import absent_library\nprint(1)"), id="q")
+    result = verify([crashing, elsewhere], VerifyOptions(), work)
+    assert [(d.id, d.detail.partition(":")[2].split(":")[-2].strip()) for d in result.dropped] == [
+        ("p", "ZeroDivisionError")
+    ]
+    assert [p.id for p in result.problems] == ["q"]
+    assert [(r["accepted"], r["not_run"], r["missing_module"]) for r in result.rows] == [
+        (1, 0, ""),
+        (0, 1, "absent_library"),
+    ]
+    strict = verify([elsewhere], VerifyOptions(drop_unverified=True), work)
+    assert [d.reason for d in strict.dropped] == ["no accepted solution could be run"]
+
+
 def test_a_program_that_changes_its_mind_is_found(work):
     # the clock decides; no comparison, however lenient, is passed forty times by luck
     code = "import time\nn = int(input())\nprint(n if time.time_ns() % 2 else -1)"
@@ -82,6 +99,17 @@ def test_a_raised_limit_grants_the_estimate_and_is_never_lower(limit, estimate):
     raised = raised_limit(divisors(cpu_s=limit), [Speed("python", estimate / 2, 5 * limit, estimate)])
     assert raised.cpu_s >= limit
     assert 5 * raised.cpu_s >= estimate * 0.999
+
+
+def test_a_checker_that_is_not_at_hand_is_needed_unless_a_tolerance_does():
+    def needs(checker: str, output: str) -> bool:
+        tests = [Test(input="1\n", output=output)]
+        return has_many_answers(divisors(tests=tests, checker=checker, tags=[NEEDS_CHECKER]))
+
+    assert needs("tokens", "Case #1: 3\n")
+    assert needs("floats:1e-6", "Case #1: 0.5 0.25\n")
+    assert not needs("floats:1e-6", "Case #1: 0.5\nCase #2: 1.5e-3\n")
+    assert not needs("python:print(1)", "Case #1: 3\n")
 
 
 @pytest.mark.parametrize(

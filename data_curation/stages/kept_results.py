@@ -1,0 +1,73 @@
+"""One computation a problem, many at once, each result kept in a file, so that an interrupted stage continues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Generic
+
+from data_curation.schema import Problem
+from data_curation.stages.result import Result, Workplace, parts_of
+
+PART = 4  # problems in one call on another machine
+
+
+@dataclass(frozen=True)
+class Kept(Generic[Result]):
+    """Where a result lies (None: it is not kept), and how it is read and written."""
+
+    file: Callable[[Problem], Path | None]
+    read: Callable[[Path], Result]
+    save: Callable[[Result, Path], None]
+
+    def get(self, problem: Problem) -> Result | None:
+        """The kept result, if there is one."""
+        file = self.file(problem)
+        return self.read(file) if file is not None and file.exists() else None
+
+    def put(self, problem: Problem, result: Result) -> Result:
+        """Keeps the result and gives it back."""
+        if (file := self.file(problem)) is not None:
+            self.save(result, file)
+        return result
+
+
+def computed(
+    compute: Callable[[Problem], Result],
+    problems: Sequence[Problem],
+    kept: Kept[Result],
+    work: Workplace,
+    what: str,
+    threads: int,
+) -> list[Result]:
+    """`compute` of every problem, in order: by threads here, or on the machines there are. `compute` can be pickled."""
+
+    def once(problem: Problem) -> Result:
+        found = kept.get(problem)
+        return kept.put(problem, compute(problem)) if found is None else found
+
+    if work.machines is None:
+        executor = ThreadPoolExecutor(threads, thread_name_prefix=what)
+        try:
+            return list(work.track(executor.map(once, problems), len(problems), what, "problem"))
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+    return list(work.track(_elsewhere(compute, problems, kept, work), len(problems), what, "problem"))
+
+
+def _elsewhere(
+    compute: Callable[[Problem], Result], problems: Sequence[Problem], kept: Kept[Result], work: Workplace
+) -> Iterator[Result]:
+    known = {index: found for index, problem in enumerate(problems) if (found := kept.get(problem)) is not None}
+    todo = [problem for index, problem in enumerate(problems) if index not in known]
+    fresh = chain.from_iterable(work.map(partial(_each, compute), parts_of(todo, PART)))
+    for index, problem in enumerate(problems):
+        yield known[index] if index in known else kept.put(problem, next(fresh))
+
+
+def _each(compute: Callable[[Problem], Result], problems: Sequence[Problem]) -> list[Result]:
+    return [compute(problem) for problem in problems]
