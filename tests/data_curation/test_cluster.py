@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import pickle
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from ray.cluster_utils import Cluster
 
 from data_curation import CurationConfig, Problem, Solution, Test, curate, save_problems
 from data_curation.cluster import ClusterUnreachable, RayData
+from data_curation.outputs import CurationResult
 from data_curation.schema import Generator
+from data_curation.stages.result import Part, Result
 
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 SMALL_STORE = 80 << 20
 NAMES = ("farm", "bank", "garden")
@@ -80,17 +82,52 @@ def started(attempts: int = 4) -> Cluster:
     return cluster
 
 
-def test_a_cluster_gives_the_bytes_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
+def recipe(tmp_path: Path) -> CurationConfig:
     raw, evaluation = tmp_path / "raw.jsonl", tmp_path / "evaluation.jsonl"
     problems = raw_problems()
     save_problems(problems, raw)
     save_problems(problems[-3:-2], evaluation)
-    config = CurationConfig(
+    return CurationConfig(
         sources=(str(raw),),
         decontaminate={"against": (str(evaluation),)},
         strengthen={"enabled": True, "mutants": 4, "inputs": 6},
         filter={"samples_in_statement": False},
     )
+
+
+def same_files(there: CurationResult, here: CurationResult) -> None:
+    assert {(stage, dropped.reason) for stage, dropped in there.dropped} == {
+        ("filter", "no tests"),
+        ("deduplicate", "same statement"),
+        ("decontaminate", "in an evaluation set"),
+        ("verify", "accepted solution fails"),
+    }
+    strengthened = next(step for step in there.steps if step.name == "strengthen")
+    assert strengthened.figures["wrong programs that chose"] > 0
+    files = sorted(path.relative_to(here.out) for path in here.out.glob("*.parquet") if path.stem != "speeds")
+    assert len(files) >= 8
+    for name in (*files, Path("funnel.json")):
+        assert (there.out / name).read_bytes() == (here.out / name).read_bytes(), name
+
+
+class Wire:
+    """Machines at the end of a wire: functions, parts and results are bytes on the way."""
+
+    def map(self, function: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+        sent = pickle.dumps(function)
+        for part in parts:
+            yield pickle.loads(pickle.dumps(pickle.loads(sent)(pickle.loads(pickle.dumps(part)))))
+
+
+def test_parts_computed_elsewhere_give_the_bytes_of_one_machine(tmp_path: Path) -> None:
+    config = recipe(tmp_path)
+    there = curate(config, tmp_path / "there", show_progress=False, machines=Wire())
+    same_files(there, curate(config, tmp_path / "here", show_progress=False))
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_bytes_of_one_machine(cluster: Cluster, tmp_path: Path) -> None:
+    config = recipe(tmp_path)
     with RayData(cluster.address) as machines:
         there = curate(config, tmp_path / "there", show_progress=False, machines=machines)
 
@@ -100,21 +137,10 @@ def test_a_cluster_gives_the_bytes_of_one_machine(cluster: Cluster, tmp_path: Pa
         squares = machines.map(square, range(40))
         numbers, nodes = zip(*squares, strict=True)
     assert numbers == tuple(n * n for n in range(40)) and len(set(nodes)) == 2, "in order, and both nodes worked"
-    here = curate(config, tmp_path / "here", show_progress=False)
-    assert {(stage, dropped.reason) for stage, dropped in there.dropped} == {
-        ("filter", "no tests"),
-        ("deduplicate", "same statement"),
-        ("decontaminate", "in an evaluation set"),
-        ("verify", "accepted solution fails"),
-    }
-    strengthened = next(step for step in there.steps if step.name == "strengthen")
-    assert strengthened.figures["tests added"] > 0
-    files = sorted(path.relative_to(here.out) for path in here.out.glob("*.parquet") if path.stem != "speeds")
-    assert len(files) >= 8
-    for name in (*files, Path("funnel.json")):
-        assert (there.out / name).read_bytes() == (here.out / name).read_bytes(), name
+    same_files(there, curate(config, tmp_path / "here", show_progress=False))
 
 
+@pytest.mark.slow
 def test_no_cluster_at_the_address_is_one_line() -> None:
     with pytest.raises(ClusterUnreachable, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
         RayData("127.0.0.1:1")
