@@ -63,6 +63,7 @@ def whole(tmp_path_factory) -> Path:
     done = subprocess.run(command(out), env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Report:" in done.stdout and "pass@1" in done.stdout
+    assert "no overlap with training data" in done.stderr and "in the training data;" not in done.stderr
     return out
 
 
