@@ -341,6 +341,20 @@ def test_every_shipped_suite_is_valid_and_says_what_it_needs() -> None:
     assert {"abc311_c", "abc337_e", "most-frequent-ids"} <= excluded
 
 
+def test_the_mbpp_test_suite_is_tasks_11_to_510(tmp_path: Path) -> None:
+    from rlvr.evaluation.problems import suite_problems
+
+    file = tmp_path / "mbpp.jsonl"
+    row = {"text": "Add one.", "code": "def f(x):\n    return x + 1\n", "test_list": ["assert f(1) == 2"]}
+    write_rows(file, [{"task_id": n, **row, "text": f"Add {n}."} for n in (9, 10, 11, 12, 510, 511, 601)])
+    (suite,) = load_suites("mbpp-test")
+    recipe = suite_recipe(
+        suite, tmp_path / "out", data=str(file), overrides=["data.expected=3"], model={"name_or_path": "m"}
+    )
+    assert [problem.id for problem in suite_problems(recipe)] == ["mbpp-11", "mbpp-12", "mbpp-510"]
+    assert suite.data.expected == 500
+
+
 def test_suites_and_their_mistakes() -> None:
     with pytest.raises(RecipeError, match="did you mean humaneval"):
         load_suites("humanevl")
