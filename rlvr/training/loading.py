@@ -31,6 +31,9 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
     dtype = section.dtype if section.dtype == "auto" else getattr(torch, section.dtype)
     extra = {"attn_implementation": section.attn_implementation} if section.attn_implementation else {}
     model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **options)
+    text = model.config.get_text_config()
+    if getattr(text, "output_router_logits", False):  # TRL's SFT leaves it on; decoding with a cache then fails
+        text.output_router_logits = False
     return model, tokenizer
 
 

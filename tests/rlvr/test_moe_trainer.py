@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from safetensors.torch import load_file
 from test_grpo_trainer import recipe
 
-from rlvr.config import RecipeError
+from rlvr.config import ModelSection, RecipeError
 from rlvr.models import build_tiny_policy
 from rlvr.moe.session import RoutingSession
 from rlvr.moe.statistics import ExpertLoad
 from rlvr.training.grpo import train_grpo
+from rlvr.training.loading import load_policy
 from rlvr.training.update import UpdateTrainer
 
 
@@ -142,3 +144,13 @@ def test_the_own_auxiliary_loss_is_in_the_loss_and_checkpoints_coefficients_are_
         assert all(("moe/aux_loss" in line) is (coefficient > 0) for line in lines)
     ours, theirs = (load_file(final / "model.safetensors") for final in finals)
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours if "gate.weight" in name)
+
+
+def test_a_policy_whose_sft_had_an_auxiliary_loss_is_sampled_from(experts: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "sft"
+    shutil.copytree(experts["qwen3_moe"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"output_router_logits": True}))
+    model, _ = load_policy(ModelSection(name_or_path=str(folder)))
+    tokens = model.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=3, min_new_tokens=3)
+    assert tokens.shape == (1, 6)

@@ -1,0 +1,44 @@
+"""The report of a run with experts: balance over training and load by expert; a dense run misses nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from rlvr.moe.statistics import ExpertLoad
+from rlvr.report import render_report
+
+
+def run_folder(folder: Path, *, experts: bool) -> Path:
+    stage = folder / "stage1"
+    stage.mkdir(parents=True)
+    rows = []
+    for step in range(1, 6):
+        row = {"step": step, "time": 1.0 * step, "stage": "stage1", "reward": 0.1 * step, "loss": 0.0}
+        if experts:
+            row |= {"moe/max_violation_batch": 1.0 / step, "moe/max_violation_window": 0.5 / step}
+        rows.append(json.dumps(row))
+    (stage / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    if experts:
+        load = ExpertLoad((1, 2), 8)
+        load.add(np.arange(16).reshape(2, 8))
+        (stage / "expert_load.json").write_text(json.dumps(load.as_dict()))
+    return folder
+
+
+def test_load_is_drawn_where_there_are_experts_and_not_missed_where_there_are_none(tmp_path: Path) -> None:
+    page = render_report(run_folder(tmp_path / "moe", experts=True)).read_text()
+    for words in ("Expert balance", "Expert load", "strongest: 2.00 times the mean"):
+        assert words in page
+    dense = render_report(run_folder(tmp_path / "dense", experts=False)).read_text()
+    assert "Expert balance" not in dense and "Expert load" not in dense
+
+
+def test_a_broken_load_file_is_named_and_the_report_stands(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", experts=True)
+    (folder / "stage1" / "expert_load.json").write_text('{"layers": [1]}')
+    page = render_report(folder).read_text()
+    assert "Expert balance" in page
+    assert "strongest:" not in page
