@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import sandbox
+import sandbox.scoring
 from sandbox import TestCase, Verdict
 
 # any two numbers whose sum is the input
@@ -56,3 +57,27 @@ def test_a_checker_sees_returned_values_as_json(judge: sandbox.Judge) -> None:
 def test_a_checker_that_does_not_compile_is_refused_at_once(judge: sandbox.Judge) -> None:
     with pytest.raises(ValueError, match="does not compile"):
         judge.judge("print(1)", TESTS, checker="python:if")
+
+
+@pytest.mark.parametrize(
+    ("test", "complaint"),
+    [
+        (TestCase("[1", "1", call="f(*args)"), "test 2: input is no JSON list of arguments"),
+        (TestCase("1", "1", call="f(*args)"), "test 2: input is no JSON list of arguments, but int"),
+        (TestCase("[1]", "1", call="f(*args"), "test 2: call is no Python expression"),
+        (TestCase("[1]", "1", call="import os"), "test 2: call is no Python expression"),
+        (TestCase(3, "1"), "test 2: input is int, expected text"),  # type: ignore[arg-type]
+        (TestCase("", None), "test 2: output is NoneType, expected text"),  # type: ignore[arg-type]
+    ],
+)
+def test_tests_no_program_could_pass_are_refused(judge: sandbox.Judge, test: TestCase, complaint: str) -> None:
+    good = TestCase("[1]", "1", call="f(*args)") if test.call else TestCase("", "")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=complaint):
+            judge.judge("def f(x): return x", [good, test])
+
+
+@pytest.mark.parametrize("expected", ["", "not json", "[1"])
+def test_expected_values_that_cannot_be_read_give_no_reward(judge: sandbox.Judge, expected: str) -> None:
+    found = judge.judge("def f(x): return x", [TestCase("[1]", expected, call="f(*args)")])
+    assert found.verdict is Verdict.IE and sandbox.scoring.all_pass(found) is None
