@@ -13,6 +13,7 @@ from torch import Tensor
 from rlvr.config.moe import MoESection
 from rlvr.moe.families import SCORES
 from rlvr.moe.layout import expert_blocks, text_config
+from rlvr.moe.routes import RouteShape
 from rlvr.moe.statistics import TOTAL, ExpertLoad, all_reduced
 from rlvr.moe.tap import RoutingError, RoutingTap
 
@@ -45,6 +46,12 @@ class RoutingSession:
         self.probabilities = SCORES.get(text_config(model.config).model_type) == "softmax"
         if section.freeze_router:
             freeze_routers(model)
+
+    @property
+    def shape(self) -> RouteShape:
+        """How routes of this policy look when an engine returns them."""
+        depth = text_config(self.tap.model.config).num_hidden_layers
+        return RouteShape(self.tap.experts, self.tap.top_k, self.tap.layers, depth)
 
     # -- hooks ----------------------------------------------------------------------------------------------------
 

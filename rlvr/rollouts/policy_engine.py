@@ -6,15 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
 Finished = Callable[[int, list[int]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Tokens of each rollout, the end token included, and their log-probabilities where the engine gives them."""
+    """Tokens of each rollout, the end token included, and their log-probabilities where the engine gives them.
+
+    routes: from engines that return them, experts [prompt and completion tokens - 1, layers, k] of each rollout.
+    """
 
     tokens: list[list[int]]
     logps: list[list[float]] | None
+    routes: list[np.ndarray] | None = None
 
 
 class EngineFailure(RuntimeError):

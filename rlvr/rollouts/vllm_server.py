@@ -9,6 +9,8 @@ documented parts only (a worker extension and its development endpoints).
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import json
 import os
 import shutil
@@ -22,6 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled
 
@@ -93,6 +97,7 @@ class VLLMFileServer:
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
         self._calls += 1
         found: list[tuple[list[int], list[float]] | None] = [None] * len(prompt_ids)
+        routes: list[np.ndarray | None] = [None] * len(prompt_ids)
         over = threading.Event()
 
         def one(row: int) -> None:
@@ -117,6 +122,7 @@ class VLLMFileServer:
             except EngineFailure:
                 over.set()
                 raise
+            routes[row] = routes_of(choice.get("routed_experts"))
             found[row] = (tokens, [float("nan") if p is None else p for p in logps])
             if finished is not None and choice.get("finish_reason") == "stop":
                 finished(row, tokens)
@@ -125,7 +131,9 @@ class VLLMFileServer:
             for future in [pool.submit(one, row) for row in order]:
                 future.result()
         rows = [row for row in found if row is not None]
-        return Sampled([tokens for tokens, _ in rows], [logps for _, logps in rows])
+        given = [part for part in routes if part is not None]
+        whole = given if len(given) == len(prompt_ids) else None
+        return Sampled([tokens for tokens, _ in rows], [logps for _, logps in rows], whole)
 
     def _check(self) -> str:
         """The name of the model served; EngineFailure where the server lacks what sync and sampling need."""
@@ -163,6 +171,17 @@ class VLLMFileServer:
                 if time.monotonic() >= deadline:
                     raise EngineFailure(f"{request.full_url}: no answer for {self._patience:.0f} s ({error})") from None
             time.sleep(0.5)
+
+
+def routes_of(field: Any) -> np.ndarray | None:
+    """The routes of a choice, which vLLM sends as a base64 npy file where it was told to; None without. Raises
+    EngineFailure for something else."""
+    if field is None:
+        return None
+    try:
+        return np.asarray(np.load(io.BytesIO(base64.b64decode(field, validate=True)), allow_pickle=False))
+    except (ValueError, TypeError, EOFError) as error:
+        raise EngineFailure(f"routed_experts: not an npy file in base64: {error}") from None
 
 
 def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> int:

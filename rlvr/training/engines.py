@@ -13,6 +13,8 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from rlvr.config import GRPORecipe
+from rlvr.moe.layout import expert_blocks
+from rlvr.moe.sync import checkpoint_tensors
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
 from rlvr.rollouts.sampling import sample
 from rlvr.rollouts.vllm_extension import repack_embeddings
@@ -136,7 +138,10 @@ def policy_weights(trainer: Any) -> Mapping[str, torch.Tensor]:
     accelerator = trainer.accelerator
     if accelerator.distributed_type in SHARDED:
         return accelerator.get_state_dict(trainer.model_wrapped)
-    return accelerator.unwrap_model(trainer.model_wrapped).state_dict()
+    policy = accelerator.unwrap_model(trainer.model_wrapped)
+    if expert_blocks(policy):  # loaders want one tensor an expert, as in a checkpoint
+        return dict(checkpoint_tensors(policy))
+    return policy.state_dict()
 
 
 def reload_on_cpu(generation: Any) -> None:

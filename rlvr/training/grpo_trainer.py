@@ -241,6 +241,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
             raise TrainingFault(f"step {step}: {error}{hint}; {CONTINUES}") from None
         self._sync_seconds += synced - started
         self._generate_seconds += time.perf_counter() - synced
+        self._keep_routes(prompt_ids, done)
         return done.tokens, done.logps
 
     def _submit(self, row: int, tokens: list[int]) -> None:

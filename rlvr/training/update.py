@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,9 @@ from trl.models.utils import disable_gradient_checkpointing
 from rlvr.algorithms.correction import clip_cov_mask, geometric_rejection, kl_cov_penalty
 from rlvr.algorithms.packing import DENOMINATOR, PackedUpdate
 from rlvr.config import GRPORecipe
-from rlvr.moe.session import COMPLETION_ROUTES, PROMPT_ROUTES, ROUTES, RoutingSession
+from rlvr.moe.routes import Routes, aligned, from_engine
+from rlvr.moe.session import COMPLETION_ROUTES, PROMPT_ROUTES, ROUTES, RoutingSession, small
+from rlvr.rollouts.policy_engine import Sampled
 from rlvr.training.faults import CONTINUES, TrainingFault
 from rlvr.training.restore import RestoresExperts
 
@@ -34,6 +36,7 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
         self._checks_gap = False  # the next micro-batch is the first of a step
         self._sampled_logps: dict[str, torch.Tensor] | None = None  # of the micro-batch under way, to be checked
         self._live_logps: torch.Tensor | None = None
+        self._sampled_routes: list[tuple[int, Routes]] = []  # (prompt tokens, routes) of the engine's rollouts
         self._scored_routes: torch.Tensor | None = None  # recorded while TRL scored what was sampled
         super().__init__(**kwargs)
 
@@ -162,7 +165,7 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
             return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
         arguments = (model, input_ids, attention_mask, logits_to_keep)
         if self._sampling and self.routing is not None and self._scored_routes is None:
-            scored: dict[str, Any] = {}
+            scored = self._sampled_as(input_ids.shape[1] - logits_to_keep, input_ids.shape[1])
             with self.routing.scoring(scored):
                 found = super()._get_per_token_logps_and_entropies(*arguments, **options)
             self._scored_routes = scored.get(ROUTES)
@@ -199,11 +202,35 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
             )
         return loss
 
+    def _keep_routes(self, prompt_ids: Sequence[Sequence[int]], done: Sampled) -> None:
+        """Takes the routes an engine returned with its rollouts, after a look whether they can be theirs."""
+        self._sampled_routes = []
+        routing = self.routing
+        if routing is None or done.routes is None or routing.section.replay not in ("auto", "r3"):
+            return
+        for prompt, tokens, array in zip(prompt_ids, done.tokens, done.routes, strict=True):
+            routes = from_engine(array, routing.shape, len(prompt) + len(tokens))
+            self._sampled_routes.append((len(prompt), routes))
+
+    def _sampled_as(self, prompt_width: int, width: int) -> dict[str, Any]:
+        """The engine's routes for rows padded to these widths, as an entry of a micro-batch; none without them."""
+        if not self._sampled_routes or self.routing is None:
+            return {}
+        prompts = [prompt for prompt, _ in self._sampled_routes]
+        routes = [routes for _, routes in self._sampled_routes]
+        shape, strict = self.routing.shape, self.routing.section.strict
+        lengths = [part.start + len(part) + 1 for part in routes]
+        whole = aligned(routes, prompts, lengths, prompt_width=prompt_width, width=width, shape=shape, strict=strict)
+        return {ROUTES: small(torch.from_numpy(whole), self.routing.tap.classes).to(self.accelerator.device)}
+
     def _with_routes(self, output: dict[str, Any]) -> dict[str, Any]:
         """Puts the routes recorded while TRL scored into its output, halved as prompts and completions are."""
+        width = output["prompt_ids"].shape[1]
         routes, self._scored_routes = self._scored_routes, None
+        if routes is None:
+            routes = self._sampled_as(width, width + output["completion_ids"].shape[1]).get(ROUTES)
+        self._sampled_routes = []
         if routes is not None:
-            width = output["prompt_ids"].shape[1]
             output[PROMPT_ROUTES], output[COMPLETION_ROUTES] = routes[:, :width], routes[:, width:]
         return output
 

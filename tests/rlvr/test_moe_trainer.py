@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from test_grpo_trainer import recipe
 
+import rlvr.training.engines as engines
 from rlvr.config import ModelSection, RecipeError
 from rlvr.models import build_tiny_policy
-from rlvr.moe.session import RoutingSession
+from rlvr.moe.routes import RouteMismatch
+from rlvr.moe.session import RoutingSession, routes_of, unpacked
 from rlvr.moe.statistics import ExpertLoad
+from rlvr.rollouts.policy_engine import EngineFailure, Sampled
+from rlvr.rollouts.vllm_server import routes_of as server_routes
 from rlvr.training.grpo import train_grpo
 from rlvr.training.loading import load_policy
 from rlvr.training.update import UpdateTrainer
@@ -154,3 +161,78 @@ def test_a_policy_whose_sft_had_an_auxiliary_loss_is_sampled_from(experts: dict[
     model, _ = load_policy(ModelSection(name_or_path=str(folder)))
     tokens = model.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=3, min_new_tokens=3)
     assert tokens.shape == (1, 6)
+
+
+def test_routes_an_engine_returns_are_replayed_when_scoring_and_when_updating(
+    experts: dict[str, Path], problems_file: Path, tmp_path: Path, gradients: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine says that each token went to the experts after those it went to, so replay cannot be a coincidence."""
+    given: dict[bytes, np.ndarray] = {}
+    inner = engines.InProcess.sample
+
+    def routed(self: Any, prompt_ids: Any, order: Any, finished: Any) -> Sampled:
+        done = inner(self, prompt_ids, order, finished)
+        depth = self.trainer.routing.shape.depth
+        rng = np.random.default_rng(len(given))
+        routes = []
+        for prompt, tokens in zip(prompt_ids, done.tokens, strict=True):
+            whole = [*prompt, *tokens]
+            ids = rng.permuted(np.tile(np.arange(8), (len(whole) - 1, depth, 1)), axis=-1)[..., :2].astype(np.uint8)
+            ids[:, 0] = 0  # GLM's first layer is dense
+            given[np.array(whole).tobytes()] = ids
+            routes.append(ids)
+        return Sampled(done.tokens, done.logps, routes)
+
+    seen = {"scored": 0, "updated": 0}
+
+    def checked(session: RoutingSession, batch: Any, what: str) -> None:
+        tokens = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1).bool()
+        routes = unpacked(routes_of(batch))
+        for row, real, kept in zip(tokens, mask, routes, strict=True):
+            sequence = row[real].numpy()
+            expected = given[sequence.tobytes()]
+            assert np.array_equal(kept[real][:-1].numpy(), expected[:, 1:]), what
+            assert (kept[~real] == -1).all()
+            seen[what] += 1
+
+    before, scoring = RoutingSession.before_update, RoutingSession.scoring
+
+    def updating(self: RoutingSession, batch: Any) -> None:
+        checked(self, batch, "updated")
+        before(self, batch)
+
+    def scored(self: RoutingSession, batch: Any) -> Any:
+        checked(self, batch, "scored")
+        return scoring(self, batch)
+
+    monkeypatch.setattr(engines.InProcess, "sample", routed)
+    monkeypatch.setattr(RoutingSession, "before_update", updating)
+    monkeypatch.setattr(RoutingSession, "scoring", scored)
+    train_grpo(short(experts["glm4_moe"], problems_file, tmp_path / "run", {"replay": "r3"}, max_steps=1))
+    assert seen["scored"] >= 24 and seen["updated"] >= 24
+
+
+def test_routes_of_another_length_end_the_run_in_one_line(
+    experts: dict[str, Path], problems_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = engines.InProcess.sample
+
+    def short_routes(self: Any, prompt_ids: Any, order: Any, finished: Any) -> Sampled:
+        done = inner(self, prompt_ids, order, finished)
+        return Sampled(done.tokens, done.logps, [np.ones((3, 2, 2), dtype=np.uint8) for _ in done.tokens])
+
+    monkeypatch.setattr(engines.InProcess, "sample", short_routes)
+    with pytest.raises(RouteMismatch, match=r"routes of 3 tokens for a sequence of \d+: expected"):
+        train_grpo(short(experts["glm4_moe"], problems_file, tmp_path / "run", {"replay": "r3"}, max_steps=1))
+
+
+def test_what_a_server_sends_as_routes_is_read_or_refused() -> None:
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
+    stream = io.BytesIO()
+    np.save(stream, ids)
+    assert np.array_equal(server_routes(base64.b64encode(stream.getvalue()).decode()), ids)
+    assert server_routes(None) is None
+    for nonsense in ("%%%", base64.b64encode(b"text").decode()):
+        with pytest.raises(EngineFailure, match="not an npy file"):
+            server_routes(nonsense)
