@@ -29,7 +29,9 @@ def test_replay_closes_the_gap_between_vllm_and_the_trainer(family: str, dtype: 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads(out.read_text())
-    assert result["unfilled"] == [], "an update fills every parameter of the engine"
+    # in float32 the CPU build packs plain weights away and leaves empty parameters behind
+    unfilled = [line for line in result["unfilled"] if ": 0 elements" not in line]
+    assert unfilled == [], "an update fills every parameter of the engine"
     free, replayed = result["free"], result["replayed"]
     assert min(replayed["same"]) == 1.0
     if dtype == "float32":
