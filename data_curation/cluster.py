@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray import cloudpickle
 import sandbox
 from data_curation.stages.result import Part, Result
 
+CONNECT_S = 30.0
 WINDOW_PARTS, WINDOW_BYTES = 2048, 256 << 20  # parts that are in the object store at once
 
 
@@ -35,6 +37,7 @@ class RayData:
     def __init__(self, address: str = "auto") -> None:
         self._started = not ray.is_initialized()
         if self._started:
+            _require_listener(address)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
             except (ConnectionError, ValueError) as error:
@@ -70,6 +73,18 @@ class RayData:
                 while following in done:
                     yield pickle.loads(done.pop(following))  # made by ourselves, on nodes we chose
                     following += 1
+
+
+def _require_listener(address: str) -> None:
+    """ClusterUnreachable if nothing listens at HOST:PORT; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        said = error.strerror or str(error)
+        raise ClusterUnreachable(f"no Ray cluster at {address!r}: {said}; `ray start --head` starts one") from None
 
 
 def _windows(parts: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:

@@ -140,7 +140,6 @@ def test_a_cluster_gives_the_bytes_of_one_machine(cluster: Cluster, tmp_path: Pa
     same_files(there, curate(config, tmp_path / "here", show_progress=False))
 
 
-@pytest.mark.slow
 def test_no_cluster_at_the_address_is_one_line() -> None:
     with pytest.raises(ClusterUnreachable, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
         RayData("127.0.0.1:1")

@@ -251,7 +251,7 @@ def test_mbpp_references_pass_their_tests(tmp_path):
     assert {"mbpp-367", "mbpp-927"} <= names
 
 
-@pytest.mark.parametrize("name", ["builtin", "mbpp"])
+@pytest.mark.parametrize("name", ["builtin", "contests", "mbpp"])
 def test_shipped_recipes_are_valid(name):
     assert load_config(REPOSITORY / f"configs/curation/{name}.yaml").name == name
 
