@@ -132,6 +132,7 @@ class NothingLeft(ValueError):
     """Every problem was removed; the message says by which stages and for which reasons."""
 
     def __init__(self, out: Path, steps: Sequence[StepRecord]) -> None:
+        self.steps = steps
         total = steps[0].went_on
         removed = [
             f"{step.name}: {', '.join(f'{count} {reason}' for reason, count in step.reasons.items())}"

@@ -25,7 +25,7 @@ from data_curation import (
     save_problems,
 )
 from data_curation.builtin.planted import EXPECTED, kind_of, planted_problems
-from data_curation.pipeline import STAGES
+from data_curation.pipeline import STAGES, NothingLeft
 from data_curation.steps import DONE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -174,9 +174,9 @@ def test_a_changed_option_runs_its_stage_and_only_what_depends_on_it(tmp_path):
     curate(recipe(**few), tmp_path, show_progress=False)
     changed = curate(recipe(**few, split={"heldout": 0.5}), tmp_path, show_progress=False)
     assert {step.name for step in changed.steps if not step.reused} == {"split"}
-    changed = curate(recipe(**few, filter={"minimum_tests": 11}), tmp_path, show_progress=False)
-    assert [step.name for step in changed.steps if step.reused] == ["load", "normalise"]
-    assert changed.train == []
+    with pytest.raises(NothingLeft, match="removed by filter: 9 too few tests") as stop:
+        curate(recipe(**few, filter={"minimum_tests": 11}), tmp_path, show_progress=False)
+    assert [step.name for step in stop.value.steps if step.reused] == ["load", "normalise"]
 
 
 def test_a_damaged_stage_is_run_again(clean, tmp_path):
@@ -194,7 +194,8 @@ def test_a_damaged_stage_is_run_again(clean, tmp_path):
 def test_a_run_stopped_in_the_middle_continues_and_ends_the_same(clean, tmp_path, number):
     (tmp_path / "recipe.yaml").write_text((clean.out / "config.resolved.yaml").read_text())
     code = (
-        "import sys; from data_curation import curate, load_config;"
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"  # also in a background job
+        "from data_curation import curate, load_config;"
         "curate(load_config(sys.argv[1]), sys.argv[2], show_progress=False)"
     )
     out = tmp_path / "out"
