@@ -37,8 +37,9 @@ def build_tiny_policy(
     """Folder `out` in Hugging Face format: a tokenizer of this corpus and random fp32 weights, the same every time.
 
     The defaults give a Llama of 0.77 M parameters; `family` qwen3_moe or glm4_moe gives experts of width `expert_mlp`
-    instead of the feed-forward layer (glm4_moe: in all layers but the first). A corpus too small for `vocab_size` gives a smaller vocabulary, and a model to
-    match. Raises ValueError for shapes that do not fit or an empty corpus, FileExistsError if `out` is in use.
+    instead of the feed-forward layer (glm4_moe: in all layers but the first). A corpus too small for `vocab_size` gives
+    a smaller vocabulary, and a model to match. Raises ValueError for shapes that do not fit or an empty corpus,
+    FileExistsError if `out` is in use.
     """
     out = Path(out)
     if vocab_size < SMALLEST_VOCABULARY:
