@@ -41,9 +41,16 @@ def export(
     from data_curation.config import OutputOptions
     from data_curation.exports import export_rows, write_export
 
+    if out.is_dir():
+        raise ValueError(f"--out {out}: a folder; name the parquet file to write")
     problems = load_problems(source, limit=limit)
     if template is not None and "{statement}" not in template:
         raise ValueError("--template must contain {statement}")
     options = OutputOptions(template=template, system=system)
     write = export_rows if dry_run else write_export
-    click.echo(write(layout, problems, out, options, split=split, own_reward=own_reward))
+    result = write(layout, problems, out, options, split=split, own_reward=own_reward)
+    if not result.rows:
+        if not dry_run:
+            out.unlink()
+        raise ValueError(f"nothing to write: {'; '.join(str(result).splitlines())} (--own-reward leaves none out)")
+    click.echo(result)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import json
+import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import click
+
+GZIP = b"\x1f\x8b"
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _FILE = click.Path(path_type=Path)
@@ -111,8 +115,9 @@ def calibrate(ratings: Path, problems: int, solvers: int, truths: tuple[float, .
     """How far estimates of simulated solvers fall from the truth on problems of the RATINGS in a file."""
     from rlvr.evaluation.estimated_rating import calibrate as run
 
+    rows = list(run(_numbers(ratings), truths, problems=problems, solvers=solvers))
     click.echo(f"{'true':>6} {'mean':>7} {'rmse':>6} {'95% holds':>10} {'width':>6}   {problems} problems")
-    for row in run(_numbers(ratings), truths, problems=problems, solvers=solvers):
+    for row in rows:
         values = f"{row.true_rating:>6.0f} {row.mean_estimate:>7.0f} {row.rmse:>6.0f}"
         click.echo(f"{values} {row.coverage:>10.1%} {row.width:>6.0f}")
 
@@ -123,15 +128,25 @@ def _numbers(path: Path) -> list[float]:
 
 
 def _pairs(path: Path) -> list[tuple[str, float]]:
+    """(problem, rating) of every line: `id<TAB>rating`, a number alone, or a JSON object; gzip or not."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
+    data = path.read_bytes()
+    try:
+        text = (gzip.decompress(data) if data[:2] == GZIP else data).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not text, nor text in gzip: {error}") from None
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         parts = line.split()
         if not parts:
             continue
         try:
-            found.append((parts[0], float(parts[-1])))
-        except ValueError:
+            if parts[0].startswith("{"):
+                row = {key.lower(): value for key, value in json.loads(line).items()}
+                found.append((str(row.get("id", row.get("problem_id", number))), float(row["rating"])))
+            else:
+                found.append((parts[0], float(parts[-1])))
+        except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path}:{number}: expected a rating at the end of the line, got {line[:60]!r}") from None
     return found

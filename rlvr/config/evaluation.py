@@ -115,8 +115,8 @@ class EvaluationRecipe(Strict):
     """`rlvr evaluate`: one model, endpoint or file of samples on one suite of problems."""
 
     suite: str
-    output_dir: str
-    seed: int = 0
+    output_dir: str = Field(min_length=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSection | None = None
     engine: Literal["transformers", "vllm"] = "transformers"
     endpoint: EndpointSection | None = None

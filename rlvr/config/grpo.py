@@ -156,7 +156,7 @@ class GRPORecipe(Strict):
     name: str
     output_dir: str = ""  # default: runs/<name>
     stage: str = "stage1"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSection
     data: DataSection
     prompt: PromptSection = PromptSection()

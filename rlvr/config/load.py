@@ -72,7 +72,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         detail = " ".join(str(error).split())
         raise RecipeError(f"{path}: not valid YAML: {detail}") from None
     if values is None:
-        return {}
+        raise RecipeError(f"{path}: an empty recipe; a recipe is a mapping of keys to values")
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, found {type(values).__name__}")
     return values

@@ -53,8 +53,8 @@ class QuickstartRecipe(Strict):
     """`rlvr quickstart`: curate, SFT, stage 1, stage 2, evaluate, report."""
 
     name: str = "quickstart"
-    output_dir: str = "runs/quickstart"
-    seed: int = 0
+    output_dir: str = Field(default="runs/quickstart", min_length=1)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1)  # torch threads; None: the cores, at most 4
     curation: dict[str, Any] = Field(default_factory=dict)  # keys of data_curation.CurationConfig
     model: TinyModelSection = TinyModelSection()

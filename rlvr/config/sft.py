@@ -44,7 +44,7 @@ class SFTRecipe(Strict):
 
     name: str
     output_dir: str = ""  # default: runs/<name>
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSection
     data: str
     limit: int | None = Field(default=None, ge=1)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from rlvr import cli
+from rlvr.config import RecipeError
 
 
 def ends_with(error: Exception, monkeypatch, capsys) -> tuple[int, str]:
@@ -44,3 +47,48 @@ def test_a_full_disk_is_one_line_whoever_was_writing(monkeypatch, capsys):
 def test_other_errors_keep_their_traceback(monkeypatch, capsys):
     with pytest.raises(RuntimeError, match="a bug"):
         ends_with(RuntimeError("a bug"), monkeypatch, capsys)
+
+
+def run(*words: object) -> None:
+    cli.cli.main([str(word) for word in words], standalone_mode=False)
+
+
+def test_an_empty_recipe_an_empty_folder_name_and_a_negative_seed_are_refused(tmp_path):
+    empty = tmp_path / "recipe.yaml"
+    empty.write_text("# nothing yet\n")
+    for words, said in (
+        (("curate", "--config", empty), "an empty recipe"),
+        (("quickstart", "output_dir=", "--dry-run"), "output_dir"),
+        (("quickstart", "seed=-1", "--dry-run"), "seed"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            run(*words)
+
+
+def test_an_export_that_would_be_empty_or_onto_a_folder_is_an_error_and_leaves_no_file(tmp_path):
+    tests = [{"input": "1\n", "output": "1\n"}]
+    problem = {"id": "a", "statement": "Echo.", "checker": "unordered_lines", "tests": tests}
+    source, out = tmp_path / "p.jsonl", tmp_path / "verl.parquet"
+    source.write_text(json.dumps(problem) + "\n")
+    with pytest.raises(ValueError, match=r"nothing to write: .*--own-reward"):
+        run("export", "verl", source, "--out", out)
+    with pytest.raises(ValueError, match="a folder; name the parquet file"):
+        run("export", "trl", source, "--out", tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl"]
+
+
+def test_ratings_are_read_from_lines_and_json_packed_or_not(tmp_path, capsys):
+    lines, packed = tmp_path / "ratings.tsv", tmp_path / "ratings.jsonl.gz"
+    lines.write_text("".join(f"p{n}\t{1000 + n}\n" for n in range(0, 1000, 10)))
+    packed.write_bytes(
+        gzip.compress("".join(f'{{"ID": {n}, "Rating": {1000 + n}}}\n' for n in range(0, 1000, 10)).encode())
+    )
+    said = []
+    for path in (lines, packed):
+        run("rating", "calibrate", path, "--problems", 20, "--solvers", 10)
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != ""
+    broken = tmp_path / "broken.gz"
+    broken.write_bytes(packed.read_bytes()[:40])
+    with pytest.raises(ValueError, match=r"broken\.gz: not text"):
+        run("rating", "calibrate", broken)
