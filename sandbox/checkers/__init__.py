@@ -72,7 +72,7 @@ def find(spec: str) -> Checker:
 
 
 def _not_here(output: bytes, expected: bytes) -> str | None:
-    raise NotImplementedError("a problem's own checker runs in the sandbox, not in this process")
+    raise RuntimeError("a problem's own checker runs in the sandbox, not in this process")
 
 
 def _tolerance(spec: str, parameter: str) -> float:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,7 @@ TOOLCHAIN = (
 )  # fmt: skip
 
 
-class Compiled:
+class Compiled(ABC):
     """A language with a tool that must see the program before it runs.
 
     Subclasses give the tool's name, the package that brings it, the commands to run in the build directory, and the
@@ -93,12 +94,13 @@ class Compiled:
     def source_name(self, code: str) -> str:
         return f"main{self.suffix}"
 
+    @abstractmethod
     def commands(self, source_name: str, code: str, workshop: Workshop) -> list[list[str]]:
         """What is run one after the other in the build directory. The first that fails ends it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def program(self, target: str) -> Program:
-        raise NotImplementedError
+        """How the product at `target` is run."""
 
     def keep(self, directory: Path, partial: str) -> None:
         """Moves the product to where programs are kept. CompileError when there is none."""

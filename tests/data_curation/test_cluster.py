@@ -8,9 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("ray", reason="stages on a cluster need the extra `ray`")
-
 import ray
 from ray.cluster_utils import Cluster
 

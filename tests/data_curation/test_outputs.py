@@ -132,7 +132,6 @@ def test_two_runs_publish_the_same_bytes(curated, tmp_path):
 
 
 def test_the_published_folder_loads_with_the_datasets_library(curated):
-    pytest.importorskip("datasets", reason="the `train` extra is not installed")
     _, out = curated
     code = (
         f"import datasets; found = datasets.load_dataset({str(out / 'dataset')!r}); print(sorted(found));"

@@ -159,7 +159,6 @@ def from_the_hub(source: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_hub_repository_is_read_from_the_local_cache(tmp_path):
-    pytest.importorskip("huggingface_hub", reason="the `train` extra is not installed")
     repository = tmp_path / "hub" / "datasets--some--set"
     snapshot = repository / "snapshots" / ("0" * 40)
     write(snapshot, "data/train-00000-of-00001.parquet", ROWS[:2])

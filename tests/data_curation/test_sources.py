@@ -187,7 +187,6 @@ def test_contest_problems_are_complete():
 
 @pytest.mark.slow
 def test_a_hub_data_set_needs_the_library_or_is_read_by_its_columns(tmp_path):
-    pytest.importorskip("datasets", reason="the `train` extra is not installed")
     row = {
         "task_id": 7,
         "text": "Double a number.",

@@ -64,7 +64,8 @@ def test_a_dry_run_writes_nothing(source):
 
 @pytest.mark.parametrize("layout", ["trl", "verl", "skyrl"])
 def test_exported_files_load_with_the_datasets_library_as_they_are(source, layout, tmp_path):
-    datasets = pytest.importorskip("datasets", reason="the `train` extra is not installed")
+    import datasets
+
     rows, _ = exported(source, layout)
     path = str(source.with_name(f"{layout}.parquet"))
     found = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "cache"))
@@ -74,9 +75,9 @@ def test_exported_files_load_with_the_datasets_library_as_they_are(source, layou
 @pytest.mark.slow
 def test_trls_own_trainer_takes_a_step_on_an_exported_set_with_the_exported_reward(source, tmp_path, tiny_model):
     """The stock trainer; its policy can only answer with one right and one wrong program, so that rewards differ."""
-    datasets = pytest.importorskip("datasets", reason="the `train` extra is not installed")
-    trl = pytest.importorskip("trl", reason="the `train` extra is not installed")
+    import datasets
     import torch
+    import trl
     from tokenizers import AddedToken
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

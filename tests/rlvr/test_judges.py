@@ -9,9 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("fastapi", reason="the service needs the extra `service`")
-
 import uvicorn
 from pydantic import ValidationError
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import html
-import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import probed
 from click.testing import CliRunner
 
 from rlvr.cli import cli
@@ -125,23 +122,8 @@ PROBE = """<script>
 
 
 def test_pressing_a_cell_shows_its_samples_in_a_browser(runs: Path, tmp_path: Path) -> None:
-    browser = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if browser is None:
-        pytest.skip("no chromium here: the page's script is checked only where there is one")
     page = render_leaderboard([runs], tmp_path / "leaderboard.html").read_text(encoding="utf-8")
-    probed = tmp_path / "probe.html"
-    probed.write_text(page.replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-        "--virtual-time-budget=60000", "--dump-dom", probed.as_uri(),
-    ]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
-    match = re.search(r'data-probe="([^"]*)"', dom)
-    assert match, "the page's script did not come to its end"
-    seen = json.loads(html.unescape(match[1]))
+    seen = probed(page, PROBE, tmp_path)
     assert seen["all"] == "30 of 30 problems" and seen["buttons"] == 30 * 4
     assert seen["head"][1] == "step-000100" and seen["filtered"] == "1 of 30 problems"
     assert int(seen["cell"]) == 100 * seen["verdicts"].count("AC") // 4 and len(seen["verdicts"]) == 4

@@ -133,7 +133,6 @@ def test_what_is_no_model_is_told_in_one_line(tmp_path: Path) -> None:
 
 
 def test_a_hub_id_that_cannot_be_had_offline_is_told_in_one_line() -> None:
-    pytest.importorskip("huggingface_hub")
     script = (
         "from rlvr.models import resolve_model, ModelUnavailable\n"
         "try: resolve_model('nobody/nothing')\n"

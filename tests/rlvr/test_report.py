@@ -8,12 +8,12 @@ import html
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from browser import probed
 from run_fixture import write_quickstart_run, write_training_run
 
 from rlvr.evaluation import read_results
@@ -329,22 +329,7 @@ PROBE = """
 
 def probe(folder: Path, tmp_path: Path) -> dict[str, str]:
     """What the viewer of a run shows to someone who filters, opens a rollout and goes to its group."""
-    browser = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if browser is None:
-        pytest.skip("no chromium here: the viewer's script is checked only where there is one")
-    probed = tmp_path / "probe.html"
-    probed.write_text(page(folder).replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}",
-        "--virtual-time-budget=60000", "--dump-dom", probed.as_uri(),
-    ]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
-    match = re.search(r'data-probe="([^"]*)"', dom)
-    assert match, "the viewer's script did not come to its end"
-    return json.loads(html.unescape(match[1]))
+    return probed(page(folder), PROBE, tmp_path)
 
 
 def test_the_viewer_filters_and_shows_rollouts_in_a_browser(run: Path, tmp_path: Path) -> None:

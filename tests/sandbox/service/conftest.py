@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-
-pytest.importorskip("fastapi", reason="the service needs the extra `service`")
-
 from running_service import PATIENT, SUMS, TOKEN, Process, Running, serving
 
 from sandbox.isolation import levels

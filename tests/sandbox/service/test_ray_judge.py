@@ -6,9 +6,6 @@ import os
 from collections.abc import Iterator
 
 import pytest
-
-pytest.importorskip("ray", reason="judging on a cluster needs the extra `ray`")
-
 import ray
 from ray.cluster_utils import Cluster
 from running_service import ADDING, PATIENT, ROOT, SUMS
