@@ -225,17 +225,25 @@ def _show_memory(recipe: Any) -> None:
 
     grpo = recipe.grpo
     arithmetic = recipe.arithmetic(int(os.environ.get("WORLD_SIZE", "1")))
-    tokens = {
-        "sequences": arithmetic.rollouts_per_step // arithmetic.processes,
+    # what accelerate launch says of its plugins
+    shards = os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    sizes = {
+        "sharded_over": arithmetic.processes if shards else 1,
+        "sequences": 0 if grpo.use_vllm else arithmetic.rollouts_per_step // arithmetic.processes,
         "length": grpo.max_length or grpo.max_completion_length,
     }
-    plan = memory_plan(Path(recipe.model.name_or_path), dtype=recipe.model.dtype, **tokens)
+    plan = memory_plan(Path(recipe.model.name_or_path), dtype=recipe.model.dtype, **sizes)
     if plan is None:  # experts: counted on the meta device, which takes a library
         from rlvr.moe.memory import expert_memory_plan
 
-        plan = expert_memory_plan(recipe.model.name_or_path, dtype=recipe.model.dtype, **tokens)
-    if plan is not None:
-        click.echo(f"# memory on one device, unsharded: {plan}")
+        plan = expert_memory_plan(recipe.model.name_or_path, dtype=recipe.model.dtype, **sizes)
+    if plan is None:
+        return
+    where = f"sharded over {arithmetic.processes}" if shards else "unsharded"
+    click.echo(f"# memory on one device, {where}: {plan}")
+    if grpo.use_vllm and grpo.vllm_mode == "colocate":
+        share = grpo.extra.get("vllm_gpu_memory_utilization", 0.3)  # TRL's default
+        click.echo(f"# beside it vLLM takes {share:.0%} of the device for its own copy and its cache")
 
 
 def _is_users_to_mend(error: Exception) -> bool:

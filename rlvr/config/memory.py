@@ -24,10 +24,11 @@ class MemoryPlan:
 
     def __str__(self) -> str:
         gib = 2**30
+        cache = f" + KV cache while sampling {self.kv_cache / gib:.2f}" if self.kv_cache else ""
         return (
             f"{self.parameters / 1e6:,.1f} M parameters; a device holds weights {self.weights / gib:.2f} GiB"
-            f" + gradients {self.gradients / gib:.2f} + AdamW {self.optimizer / gib:.2f} + KV cache while sampling"
-            f" {self.kv_cache / gib:.2f} = {self.total / gib:.2f} GiB, activations not counted"
+            f" + gradients {self.gradients / gib:.2f} + AdamW {self.optimizer / gib:.2f}{cache}"
+            f" = {self.total / gib:.2f} GiB, activations not counted"
         )
 
 
@@ -37,7 +38,7 @@ def memory_plan(
     """Returns the plan for a local checkpoint folder of a dense decoder, None where its config does not tell.
 
     `sharded_over`: devices that share weights, gradients and optimizer states (FSDP2, ZeRO-3). `sequences` x `length`:
-    tokens in the KV cache of one device while sampling.
+    tokens in the KV cache of one device while sampling; 0 where another engine samples, with a cache of its own.
     """
     path = model / "config.json"
     if not path.is_file():
