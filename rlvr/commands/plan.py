@@ -126,18 +126,23 @@ def simulate(
     from rlvr.budget.simulate import simulate as run
 
     chosen = names or ("uniform", "knapsack-window", "knapsack-beta", "dynamic")
+    for name in chosen:
+        _policy(name, low, high, True, False)  # what cannot be is said before anything is printed
+    if Path(population).exists():
+        known = read_history(Path(population))
+        rates = np.array([p.mean if (p := known.posterior(key)) else 0.5 for key in known])
+        pools = [rates] * seeds
+    else:
+        pools = [draw(population, problems, np.random.default_rng(seed)) for seed in range(seeds)]
+    size = len(pools[0])
     marks = sorted({1, max(1, steps // 2), steps})
-    click.echo(f"{problems} problems, {problems_per_step} x {rollouts} rollouts a step, {seeds} seeds; mean over seeds")
+    click.echo(
+        f"{size} problems, {min(problems_per_step, size)} x {rollouts} rollouts a step, {seeds} seeds; mean over seeds"
+    )
     click.echo(f"{'policy':16s} {'rollouts':>9s}  " + "  ".join(f"step {m:<4d} signal  pass" for m in marks))
     for name in chosen:
         runs = []
-        for seed in range(seeds):
-            rng = np.random.default_rng(seed)
-            if Path(population).exists():
-                known = read_history(Path(population))
-                pool = np.array([p.mean if (p := known.posterior(key)) else 0.5 for key in known])
-            else:
-                pool = draw(population, problems, rng)
+        for seed, pool in enumerate(pools):
             policy = _policy(name, low, high, True, False)
             runs.append(
                 run(

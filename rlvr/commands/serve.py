@@ -56,6 +56,7 @@ def plan(model: str, hardware: str, as_json: bool, **options: Any) -> None:
     MODEL is read as in `rlvr moe inspect`; dense models work too. Where vLLM is installed, the arguments are checked
     against it.
     """
+    from rlvr.moe.facts import presets
     from rlvr.serving.arguments import check_arguments, vllm_installed
 
     found = make_plan(model, hardware, **options)
@@ -78,6 +79,8 @@ def plan(model: str, hardware: str, as_json: bool, **options: Any) -> None:
     for note in found.notes:
         click.echo(f"note: {note}")
     click.echo(f"arguments: {checked}")
+    if model in presets():
+        click.echo(f"note: {model} is the name of known facts; give vLLM the checkpoint itself, a folder or its hub id")
     click.echo("rlvr serve start takes the same options; by hand: vllm serve " + shlex.join(found.command_line()[1:]))
 
 

@@ -110,7 +110,8 @@ def _explain(recipe: type[BaseModel], where: str, error: Any) -> str:
         return f"{where}: {key}: unknown key; {hint}"
     if kind == "missing":
         return f"{where}: {key}: required key is missing"
-    message = str(error["msg"]).removeprefix("Value error, ")
+    # a sequence is a list to whoever writes YAML
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list")
     if key and kind != "value_error":
         return f"{where}: {key}: {message} (got {_short(error['input'])})"
     return f"{where}: {key + ': ' if key else ''}{message}"

@@ -12,6 +12,8 @@ import pytest
 from rlvr import cli
 from rlvr.config import RecipeError
 
+ROOT = Path(__file__).parents[2]
+
 
 def ends_with(error: Exception, monkeypatch, capsys) -> tuple[int, str]:
     """Exit code and last words of `rlvr` when a verb raises `error`."""
@@ -92,3 +94,15 @@ def test_ratings_are_read_from_lines_and_json_packed_or_not(tmp_path, capsys):
     broken.write_bytes(packed.read_bytes()[:40])
     with pytest.raises(ValueError, match=r"broken\.gz: not text"):
         run("rating", "calibrate", broken)
+
+
+@pytest.mark.parametrize("words", [("--population", "beta:-1,3"), ("--low", "9", "--high", "3")])
+def test_a_simulation_that_cannot_be_prints_nothing_but_the_error(words, capsys):
+    with pytest.raises(ValueError):
+        run("plan", "simulate", *words)
+    assert capsys.readouterr().out == ""
+
+
+def test_what_should_be_a_list_is_called_one():
+    with pytest.raises(RecipeError, match="valid list"):
+        run("curate", "--config", ROOT / "configs" / "curation" / "mbpp.yaml", "sources=mbpp:x", "--dry-run")
