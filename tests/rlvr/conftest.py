@@ -68,18 +68,33 @@ def problems_file(tmp_path_factory: pytest.TempPathFactory, pipeline_set: list[P
 @pytest.fixture(scope="session")
 def warm_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, demonstrations_file: Path) -> Path:
     """The tiny policy after a short SFT: some of its programs pass, most do not."""
+    kept = os.environ.get("RLVR_TEST_MODELS")  # a folder to keep it in between sessions; the model is always the same
+    folder = (Path(kept) if kept else tmp_path_factory.mktemp("warm")) / "sft"
+    return warmed(tiny_model, demonstrations_file, folder)
+
+
+@pytest.fixture
+def wide_warm_model(tmp_path: Path, demonstrations: list[dict[str, str]], demonstrations_file: Path) -> Path:
+    """The same with attention heads of 32 numbers, the narrowest that vLLM's kernels for CPUs take."""
+    from rlvr.models import build_tiny_policy
+
+    texts = [row["prompt"] + row["completion"] for row in demonstrations]
+    tiny = build_tiny_policy(texts, tmp_path / "tiny", vocab_size=640, hidden=64, layers=2, heads=2, mlp=96)
+    return warmed(tiny, demonstrations_file, tmp_path / "sft")
+
+
+def warmed(model: Path, demonstrations: Path, folder: Path) -> Path:
+    """`model` after a short SFT, in `folder`."""
     from rlvr.config import SFTRecipe
     from rlvr.training.sft import train_sft
 
-    kept = os.environ.get("RLVR_TEST_MODELS")  # a folder to keep it in between sessions; the model is always the same
-    folder = (Path(kept) if kept else tmp_path_factory.mktemp("warm")) / "sft"
     return train_sft(
         SFTRecipe.model_validate(
             {
                 "name": "warm",
                 "output_dir": str(folder),
-                "model": {"name_or_path": str(tiny_model)},
-                "data": str(demonstrations_file),
+                "model": {"name_or_path": str(model)},
+                "data": str(demonstrations),
                 "sft": {
                     "num_train_epochs": 6,
                     "per_device_train_batch_size": 32,

@@ -129,7 +129,7 @@ def test_unknown_lengths_come_first_then_the_longest(expected):
 
 
 @pytest.mark.slow
-def test_a_real_vllm_server_takes_over_weights_exactly(warm_model, problems_file, tmp_path):
+def test_a_real_vllm_server_takes_over_weights_exactly(wide_warm_model, problems_file, tmp_path):
     """Needs a Python with vLLM: RLVR_VLLM_PYTHON=/path/to/venv/bin/python (its environment needs no trainer)."""
     python = os.environ.get("RLVR_VLLM_PYTHON")
     if not python:
@@ -147,7 +147,16 @@ def test_a_real_vllm_server_takes_over_weights_exactly(warm_model, problems_file
     options = "--dtype float32 --enforce-eager --gpu-memory-utilization 0.1 --max-model-len 256"
     with (tmp_path / "vllm.log").open("w") as log:
         process = subprocess.Popen(
-            [python, "-m", "rlvr.rollouts.vllm_server", "--model", warm_model, "--port", str(port), *options.split()],
+            [
+                python,
+                "-m",
+                "rlvr.rollouts.vllm_server",
+                "--model",
+                wide_warm_model,
+                "--port",
+                str(port),
+                *options.split(),
+            ],
             env=environment,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -163,7 +172,7 @@ def test_a_real_vllm_server_takes_over_weights_exactly(warm_model, problems_file
                 except OSError:
                     time.sleep(1)
             run = recipe(
-                warm_model,
+                wide_warm_model,
                 problems_file,
                 tmp_path / "run",
                 grpo=by_file(f"http://127.0.0.1:{port}", learning_rate=0.02, max_steps=3, problems_per_step=6),
