@@ -17,14 +17,9 @@ from data_curation.sources.rows import (
     existing,
     problem_from_row,
 )
-from data_curation.sources.tables import json_rows, parquet_rows
+from data_curation.sources.tables import parquet_rows
 
 _YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-def read_jsonl(path: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:
-    """The problems of a .jsonl or .jsonl.gz file, one object a line, read as a stream."""
-    yield from convert(json_rows(path), lambda value, row: problem_from_row(path, row, value), path, rejected)
 
 
 def read_parquet(path: Path, rejected: RejectedRows | None = None) -> Iterator[Problem]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,30 +192,3 @@ class SyncCanary:
 def canary_due(sync: int, *, first: int = 3, every: int = 50) -> bool:
     """Whether the `sync`-th one (from 1) is checked: the first few, then now and then."""
     return sync <= first or sync % every == 0
-
-
-def with_fault(tensors: Iterable[tuple[str, Tensor]], fault: str) -> Iterator[tuple[str, Tensor]]:
-    """Yields checkpoint tensors with one fault put in, to try a canary: "permuted" (experts 0 and 1 of every layer
-    swapped), "stale_bias" (router biases zero), "swapped" (gate and up projections exchanged), "missing" (the first
-    expert's down projection left out). Raises ValueError for another name."""
-    first = {"permuted": _permuted, "swapped": _swapped}
-    if fault not in (*first, "stale_bias", "missing"):
-        raise ValueError(f"unknown fault {fault!r}")
-    for name, tensor in tensors:
-        if fault == "missing" and re.search(r"experts\.0\.(down_proj|w2)\.weight$", name):
-            continue
-        if fault == "stale_bias" and name.endswith("e_score_correction_bias"):
-            yield name, torch.zeros_like(tensor)
-        else:
-            yield first.get(fault, str)(name), tensor
-
-
-def _permuted(name: str) -> str:
-    return re.sub(r"experts\.([01])\.", lambda m: f"experts.{1 - int(m[1])}.", name)
-
-
-def _swapped(name: str) -> str:
-    if ".experts." not in name:
-        return name
-    other = {"gate_proj": "up_proj", "up_proj": "gate_proj", "w1": "w3", "w3": "w1"}
-    return re.sub(r"\b(gate_proj|up_proj|w1|w3)\b", lambda m: other[m[1]], name)

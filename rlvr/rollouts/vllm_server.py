@@ -137,9 +137,12 @@ class VLLMFileServer:
 
     def _check(self) -> str:
         """The name of the model served; EngineFailure where the server lacks what sync and sampling need."""
+        from rlvr.moe.sync import SyncRefused, refuse_moving_experts
+
         model = self._get("/v1/models")["data"][0]["id"]
         try:
-            mode = self._get("/server_info?config_format=json")["vllm_config"]["model_config"]["logprobs_mode"]
+            config = self._get("/server_info?config_format=json")["vllm_config"]
+            mode = config["model_config"]["logprobs_mode"]
         except (EngineFailure, KeyError):
             raise EngineFailure(
                 f"{self.url}: not started for training (no development endpoints):"
@@ -147,6 +150,10 @@ class VLLMFileServer:
             ) from None
         if mode != "processed_logprobs":
             raise EngineFailure(f"{self.url}: started with --logprobs-mode {mode}; processed_logprobs is needed")
+        try:
+            refuse_moving_experts(config)
+        except SyncRefused as refused:
+            raise EngineFailure(f"{self.url}: {refused}") from None
         return str(model)
 
     def _get(self, path: str) -> Any:

@@ -37,11 +37,3 @@ def check_arguments(model: str, arguments: Mapping[str, Any]) -> str:
     except (TypeError, ValueError) as error:
         raise UnknownArgument(f"vLLM {__version__}: {' '.join(str(error).split())[:300]}") from None
     return str(__version__)
-
-
-def without_unknown(arguments: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Returns (the arguments the installed vLLM knows, the names it does not)."""
-    from vllm.engine.arg_utils import AsyncEngineArgs
-
-    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-    return {n: v for n, v in arguments.items() if n in known}, [n for n in arguments if n not in known]

@@ -16,9 +16,11 @@ from transformers import AutoModelForCausalLM
 class PolicyServer:
     """Serves a checkpoint on a free port. `fault`: "stale" takes over no weights, "partial" loses one tensor."""
 
-    def __init__(self, checkpoint: Path, fault: str | None = None, mode: str = "processed_logprobs") -> None:
+    def __init__(
+        self, checkpoint: Path, fault: str | None = None, mode: str = "processed_logprobs", **config: Any
+    ) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
-        self.fault, self.mode = fault, mode
+        self.fault, self.mode, self.config = fault, mode, config  # the last: further parts of the vLLM config
         self.syncs = self.requests = 0
         self.die_after: int | None = None
         self._lock = threading.Lock()
@@ -36,7 +38,7 @@ class PolicyServer:
                 if self.path == "/v1/models":
                     self.answer({"data": [{"id": "policy"}]})
                 elif self.path.startswith("/server_info"):
-                    self.answer({"vllm_config": {"model_config": {"logprobs_mode": server.mode}}})
+                    self.answer({"vllm_config": {"model_config": {"logprobs_mode": server.mode}, **server.config}})
                 else:
                     self.answer({})
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
@@ -21,9 +24,35 @@ from rlvr.moe.sync import (
     coverage,
     engine_name,
     refuse_moving_experts,
-    with_fault,
 )
 from tests.rlvr.moe_families import tiny_config
+
+
+def with_fault(tensors: Iterable[tuple[str, Tensor]], fault: str) -> Iterator[tuple[str, Tensor]]:
+    """Yields checkpoint tensors with one fault put in, to try a canary: "permuted" (experts 0 and 1 of every layer
+    swapped), "stale_bias" (router biases zero), "swapped" (gate and up projections exchanged), "missing" (the first
+    expert's down projection left out). Raises ValueError for another name."""
+    first = {"permuted": _permuted, "swapped": _swapped}
+    if fault not in (*first, "stale_bias", "missing"):
+        raise ValueError(f"unknown fault {fault!r}")
+    for name, tensor in tensors:
+        if fault == "missing" and re.search(r"experts\.0\.(down_proj|w2)\.weight$", name):
+            continue
+        if fault == "stale_bias" and name.endswith("e_score_correction_bias"):
+            yield name, torch.zeros_like(tensor)
+        else:
+            yield first.get(fault, str)(name), tensor
+
+
+def _permuted(name: str) -> str:
+    return re.sub(r"experts\.([01])\.", lambda m: f"experts.{1 - int(m[1])}.", name)
+
+
+def _swapped(name: str) -> str:
+    if ".experts." not in name:
+        return name
+    other = {"gate_proj": "up_proj", "up_proj": "gate_proj", "w1": "w3", "w3": "w1"}
+    return re.sub(r"\b(gate_proj|up_proj|w1|w3)\b", lambda m: other[m[1]], name)
 
 
 def policy(family: str, seed: int = 0) -> Any:

@@ -108,6 +108,8 @@ def test_a_server_not_started_for_training_or_not_there_is_refused_at_once(serve
     options: dict[str, Any] = {"weights": dict, "sampling": {}, "seed": 0}
     with pytest.raises(EngineFailure, match="logprobs-mode raw_logprobs; processed_logprobs is needed"):
         VLLMFileServer(server(mode="raw_logprobs").url, **options)
+    with pytest.raises(EngineFailure, match="the engine runs with enable_eplb: it moves experts"):
+        VLLMFileServer(server(parallel_config={"enable_eplb": True}).url, **options)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -171,6 +173,9 @@ def test_a_real_vllm_server_takes_over_weights_exactly(wide_warm_model, problems
                     break
                 except OSError:
                     time.sleep(1)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info?config_format=json") as answer:
+                # where the refusal of moving experts looks
+                assert json.load(answer)["vllm_config"]["parallel_config"]["enable_eplb"] is False
             run = recipe(
                 wide_warm_model,
                 problems_file,
