@@ -143,11 +143,25 @@ class SuccessRates:
         alpha, beta = prior.alpha, prior.beta
         step = self._latest_step if now is None else now
         for group in groups:
-            age = max(0, step - group.step)
-            weight = 1.0 if self.half_life is None else 0.5 ** (age / self.half_life)
+            weight = self._weight_of(group, step)
             alpha += weight * group.successes
             beta += weight * (group.rollouts - group.successes)
         return Posterior(alpha, beta)
+
+    def weight(self, problem: str, now: int | None = None) -> float:
+        """What the problem's outcomes still weigh at step `now`, in rollouts; priors not counted."""
+        step = self._latest_step if now is None else now
+        return sum(self._weight_of(group, step) * group.rollouts for group in self._history.get(problem, ()))
+
+    def _weight_of(self, group: Group, step: int) -> float:
+        return 1.0 if self.half_life is None else 0.5 ** (max(0, step - group.step) / self.half_life)
+
+    def pass_rate(self, problem: str) -> float | None:
+        """The window's rate, or the plain mean while that is not yet valid; None for a problem never tried."""
+        rate, groups = self.window(problem), self._history.get(problem)
+        if rate is None and groups:
+            rate = sum(group.successes for group in groups) / sum(group.rollouts for group in groups)
+        return rate
 
     def mean_tokens(self, problem: str) -> float | None:
         """Mean length of the problem's latest `window` or so completions, None where lengths were never recorded."""

@@ -9,6 +9,8 @@ from rlvr.config.grpo import (
     GRPORecipe,
     GRPOSection,
     PhaseSection,
+    PlateauSection,
+    RetireSection,
     RewardSection,
 )
 from rlvr.config.load import RecipeError, Strict, load_recipe, write_resolved
@@ -28,9 +30,11 @@ __all__ = [
     "JudgeSection",
     "ModelSection",
     "PhaseSection",
+    "PlateauSection",
     "PromptSection",
     "QuickstartRecipe",
     "RecipeError",
+    "RetireSection",
     "RewardSection",
     "SFTRecipe",
     "Strict",

@@ -78,6 +78,7 @@ class BudgetSection(Strict):
     window: int = Field(default=16, ge=1)  # outcomes the window estimate looks back on
     min_rollouts: int = Field(default=8, ge=1)  # outcomes below which it knows nothing
     half_life: float | None = Field(default=40.0, gt=0)  # steps after which an outcome weighs half, for `beta`
+    prior_strength: float = Field(default=0.0, ge=0)  # what a pass rate measured by curation weighs, in rollouts
     max_rounds: int = Field(default=3, ge=1)  # dynamic_sampling: sampling budget, in steps' worth of rollouts
 
     @model_validator(mode="after")
@@ -94,6 +95,23 @@ class PhaseSection(Strict):
     problems: int | None = Field(default=None, ge=1)
 
 
+class PlateauSection(Strict):
+    """A phase ends before its `steps` where its problems' mean pass rate no longer rises.
+
+    Compared are the means of the latest `window` steps and of the `window` steps before; both lie in the phase.
+    """
+
+    window: int = Field(default=10, ge=1)
+    delta: float = Field(default=0.01, ge=-1, le=1)  # a smaller rise than this ends the phase
+
+
+class RetireSection(Strict):
+    """Solved problems are left out of a phase's steps until their outcomes have faded (`budget.half_life`)."""
+
+    above: float = Field(default=0.9, gt=0, le=1)  # posterior mean from which a problem counts as solved
+    min_rollouts: float = Field(default=8, gt=0)  # what its outcomes must still weigh, in rollouts
+
+
 class CurriculumSection(Strict):
     """DRIVE's hard focus (arXiv 2511.06307, section 3.2).
 
@@ -104,6 +122,8 @@ class CurriculumSection(Strict):
 
     measure_rollouts: int = Field(default=0, ge=0)
     phases: list[PhaseSection] = Field(default_factory=list)
+    plateau: PlateauSection | None = None
+    retire: RetireSection | None = None
     keep_easy: float = Field(default=0.0, ge=0, lt=1)
     max_pass_rate: float = Field(default=1.0, gt=0, le=1)  # a measured rate above it is not "hard"
     min_pass_rate: float = Field(default=0.0, ge=0, le=1)  # a measured rate below it is set aside as hopeless for now
@@ -208,6 +228,17 @@ class GRPORecipe(Strict):
             )
         if self.curriculum.min_pass_rate > self.curriculum.max_pass_rate:
             raise ValueError("curriculum.min_pass_rate exceeds curriculum.max_pass_rate: no problem would be left")
+        if self.curriculum.plateau is not None and not self.curriculum.phases:
+            raise ValueError(
+                "curriculum.plateau ends phases, and curriculum.phases has none; for one phase of all problems write"
+                f" [{{steps: {grpo.max_steps}}}]"
+            )
+        for number, phase in enumerate(self.curriculum.phases, 1):
+            if self.curriculum.plateau is not None and phase.steps < 2 * self.curriculum.plateau.window:
+                raise ValueError(
+                    f"curriculum.phases: phase {number} has {phase.steps} steps, fewer than the two windows that"
+                    f" curriculum.plateau compares (window: {self.curriculum.plateau.window})"
+                )
         sizes = [phase.problems for phase in self.curriculum.phases if phase.problems is not None]
         if sizes != sorted(sizes, reverse=True):
             raise ValueError(f"curriculum.phases: subsets are nested, so sizes must not grow (got {sizes})")
@@ -215,7 +246,7 @@ class GRPORecipe(Strict):
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run: the phases' sum where there are phases."""
+        """Steps of the whole run: the phases' sum where there are phases; with a plateau rule the most there can be."""
         return sum(phase.steps for phase in self.curriculum.phases) or self.grpo.max_steps
 
     def arithmetic(self, processes: int) -> Arithmetic:

@@ -6,6 +6,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +98,17 @@ class ProgressBar(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class EndsEarly(TrainerCallback):
+    """Ends the run after the step that `is_over` says was the last, as if no more had been asked for."""
+
+    def __init__(self, is_over: Callable[[int], bool], updates_per_step: int = 1) -> None:
+        self.is_over = is_over
+        self.updates_per_step = updates_per_step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        step, rest = divmod(state.global_step, self.updates_per_step)
+        if not rest and self.is_over(step):
+            state.max_steps = state.global_step
+            control.should_training_stop = True

@@ -19,6 +19,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import GRPOConfig
 
 from data_curation import Problem
+from data_curation.stages.difficulty import measured_rate
 from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
 from rlvr.curriculum import ProblemSchedule
@@ -27,7 +28,7 @@ from rlvr.moe.training import policy_routing, probe_tokens
 from rlvr.provenance import data_fingerprint, name_trackers, write_environment
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
-from rlvr.training.callbacks import MetricsFile, ProgressBar
+from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
 from rlvr.training.faults import CONTINUES, Preempted, StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
@@ -98,6 +99,18 @@ def allocation_policy(recipe: GRPORecipe) -> AllocationPolicy:
     )
 
 
+def success_rates(recipe: GRPORecipe, problems: Mapping[str, Problem]) -> SuccessRates:
+    """Returns an empty history with the recipe's estimators, and curation's pass rates as priors where it asks."""
+    budget = recipe.budget
+    rates = SuccessRates(window=budget.window, min_rollouts=budget.min_rollouts, half_life=budget.half_life)
+    if budget.prior_strength:
+        for key, problem in problems.items():
+            measured = measured_rate(problem)
+            if measured is not None:
+                rates.set_prior(key, measured, budget.prior_strength)
+    return rates
+
+
 def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> Path:
     """Trains one stage and returns the folder of its final checkpoint (plain Hugging Face format).
 
@@ -135,10 +148,10 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         keep_easy=curriculum.keep_easy,
         min_rate=curriculum.min_pass_rate,
         max_rate=curriculum.max_pass_rate,
+        plateau=curriculum.plateau,
+        retire=curriculum.retire,
     )
-    rates = SuccessRates(
-        window=recipe.budget.window, min_rollouts=recipe.budget.min_rollouts, half_life=recipe.budget.half_life
-    )
+    rates = success_rates(recipe, by_id)
     checkpoint = latest_checkpoint(folder)
     updates = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
     probe = probe_tokens(tokenizer, list(prompts.values())) if recipe.moe.balance.kl_budget else None
@@ -152,8 +165,12 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
                 routing.load_state_dict(state)
         elif curriculum.measure_rollouts:
             measure_pass_rates(recipe, by_id, prompts, model, tokenizer, grader, rates, config)
+        last = recipe.steps
+        if checkpoint is not None and schedule.finished(state["step"], rates):  # all that is missing is `final`
+            last = state["step"]
+            config.max_steps = last * updates
         # one epoch that holds every step: resuming skips batches, and no epoch boundary touches the RNG
-        slots = recipe.steps * recipe.grpo.problems_per_step
+        slots = last * recipe.grpo.problems_per_step
         dataset = Dataset.from_dict({"prompt": ["" for _ in range(slots)]})
         trainer = GroupedGRPOTrainer(
             recipe=recipe,
@@ -179,6 +196,8 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
                 trainer.add_callback(own)
         trainer.add_callback(trainer.metrics_file)
         trainer.add_callback(ProgressBar(recipe.stage, shown, updates))
+        if curriculum.plateau is not None:
+            trainer.add_callback(EndsEarly(lambda step: schedule.finished(step, rates), updates))
         if recipe.evaluation is not None:
             save = lambda path: trainer.save_model(str(path))  # noqa: E731
             wait = trainer.accelerator.wait_for_everyone

@@ -146,12 +146,13 @@ class GroupedGRPOTrainer(UpdateTrainer):
         budget = len(inputs) * self.accelerator.num_processes
         self._step_times = {"generate": 0.0, "grade": 0.0, "sync": 0.0, "logprob": 0.0}
         generated, synced, graded = self._generate_seconds, self._sync_seconds, self.grader.seconds
-        keys = self.schedule.problems(step, pass_rates(self.rates))
+        keys = self.schedule.problems(step, self.rates)
+        passed_over = len(self.schedule.retired(step, self.rates))
         attempts = [self._attempt(step, keys, len(inputs))]
         if isinstance(self.policy, DynamicSampling):
             while len(attempts) < self.policy.max_rounds and sum(a.signal for a in attempts) < budget:
                 used = {key for attempt in attempts for key in attempt.keys}
-                keys = self.schedule.refill(step, len(attempts), used, len(keys))
+                keys = self.schedule.refill(step, len(attempts), used, len(keys), self.rates)
                 if not keys:
                     break
                 attempts.append(self._attempt(step, keys, len(inputs)))
@@ -167,7 +168,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
         logged.extend(attempts[0].advantages.tolist())
         if self.recipe.grpo.geometric_rejection is not None:
             output = self._reject(output)
-        self._finish(step + 1, attempts)
+        self._finish(step + 1, attempts, passed_over)
         self._checks_gap = True
         return output
 
@@ -296,7 +297,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
             )
         return rewards
 
-    def _finish(self, step: int, attempts: Sequence[Attempt]) -> None:
+    def _finish(self, step: int, attempts: Sequence[Attempt], passed_over: int) -> None:
         """Records the step: success rates on every process, the rollouts' file and the metrics on the first."""
         offset = 0
         for attempt in attempts:
@@ -325,6 +326,11 @@ class GroupedGRPOTrainer(UpdateTrainer):
         counts = [count for attempt in attempts for count in attempt.counts]
         metrics["frac_reward_zero_std"][-1] = 1.0 - sum(mixed) / len(mixed)
         metrics["curriculum/phase"].append(self.schedule.phase_at(step - 1)[0] + 1)
+        if self.schedule.retire is not None:
+            metrics["curriculum/retired"].append(float(passed_over))
+        risen = self.schedule.improvement(step, self.rates)
+        if risen is not None:
+            metrics["curriculum/improvement"].append(risen)
         if len(attempts) > 1 or isinstance(self.policy, DynamicSampling):
             metrics["budget/rounds"].append(float(len(attempts)))
         metrics["budget/rollouts"].append(float(len(records)))
@@ -379,15 +385,3 @@ class GroupedGRPOTrainer(UpdateTrainer):
             "schedule": self.schedule.state_dict(),
             **self.state_extras(),
         }
-
-
-def pass_rates(rates: SuccessRates) -> dict[str, float | None]:
-    """Returns every known problem's pass rate: the sliding window, or the plain mean while that is not yet valid."""
-    known: dict[str, float | None] = {}
-    for key in rates:
-        rate = rates.window(key)
-        if rate is None:
-            groups = rates.groups(key)
-            rate = sum(group.successes for group in groups) / sum(group.rollouts for group in groups)
-        known[key] = rate
-    return known

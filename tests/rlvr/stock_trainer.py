@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import GRPOConfig, GRPOTrainer
 
 from data_curation import Problem, load_problems
+from rlvr.budget import SuccessRates
 from rlvr.config import GRPORecipe, PromptSection
 from rlvr.curriculum import ProblemSchedule
 from rlvr.rewards import ProgramGrader
@@ -31,7 +32,7 @@ def train_stock(recipe: GRPORecipe, problems: list[Problem], out: Path, processe
     """Returns (model, [loss and gradient norm of each log line]) of the stock trainer."""
     schedule = ProblemSchedule([p.id for p in problems], recipe.grpo.problems_per_step, [], seed=recipe.seed)
     by_id = {problem.id: problem for problem in problems}
-    order = [by_id[key] for step in range(recipe.steps) for key in schedule.problems(step, {})]
+    order = [by_id[key] for step in range(recipe.steps) for key in schedule.problems(step, SuccessRates())]
     rows = [{"prompt": render_prompt(p, PromptSection(style="plain")), "problem_id": p.id} for p in order]
     set_seed(recipe.seed)
     path = recipe.model.name_or_path

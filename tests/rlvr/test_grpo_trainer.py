@@ -15,9 +15,10 @@ from stock_trainer import AS_TRL, LOSSES, differences, logged, train_stock
 from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
 
+from rlvr.budget.success_rates import Posterior
 from rlvr.config import GRPORecipe, RecipeError
 from rlvr.training.checkpoints import complete_checkpoints, read_state
-from rlvr.training.grpo import train_grpo
+from rlvr.training.grpo import success_rates, train_grpo
 from rlvr.training.grpo_trainer import check_trl
 
 STEPS, PROBLEMS, GROUP = 3, 6, 4
@@ -160,6 +161,31 @@ def test_a_killed_run_resumes_as_the_same_run(warm_model, problems_file, tmp_pat
     steps = [json.loads(line)["step"] for line in (cut / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3]
     assert read_state(whole) == read_state(resumed)
+
+
+def test_pass_rates_measured_by_curation_open_the_history_where_the_recipe_asks(problems_file, pipeline_set, tmp_path):
+    tagged = {p.id: p.model_copy(update={"tags": ["pass-rate:0.250"]}) for p in pipeline_set[:2]}
+    tagged |= {p.id: p for p in pipeline_set[2:]}
+    run = recipe(tmp_path, problems_file, tmp_path, budget={"prior_strength": 4})
+    rates = success_rates(run, tagged)
+    known = [rates.posterior(key) for key in tagged]
+    assert known[0] == known[1] == Posterior(1.5, 3.5) and not any(known[2:])
+    assert rates.window(pipeline_set[0].id) is None
+    assert success_rates(recipe(tmp_path, problems_file, tmp_path), tagged).posterior(pipeline_set[0].id) is None
+
+
+def test_solved_problems_retire_from_a_run_and_are_counted(warm_model, problems_file, tmp_path):
+    out = tmp_path / "run"
+    run = recipe(
+        warm_model, problems_file, out, curriculum={"measure_rollouts": 4, "retire": {"above": 0.3, "min_rollouts": 3}}
+    )
+    train_grpo(run)
+    measured = json.loads((out / "pre_grpo.json").read_text())
+    solved = {key for key, group in measured.items() if any(group)}  # one pass of four has a posterior mean of a third
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["curriculum/retired"] == len(solved) > 0
+    rows = pq.read_table(out / "rollouts" / "stage1" / "step-000001.parquet").to_pylist()
+    assert not {row["problem_id"] for row in rows} & solved
 
 
 def test_a_run_is_not_continued_with_other_data_or_another_seed(warm_model, problems_file, tmp_path):

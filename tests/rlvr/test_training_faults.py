@@ -104,6 +104,22 @@ def test_killed_at_any_moment_the_same_command_ends_as_if_nothing_had_been(
     assert_same_run(out, whole)
 
 
+def test_phases_ended_by_the_plateau_rule_are_the_run_of_phases_that_long_and_resume(
+    whole, warm_model, problems_file, tmp_path
+):
+    out = tmp_path / "run"
+    phases = [{"steps": 4, "problems": 12}, {"steps": 4, "problems": 8}]
+    ends_after_two = {"phases": phases, "plateau": {"window": 1, "delta": 1}}
+    run = recipe(warm_model, problems_file, out, **{**TWO_PHASES, "curriculum": ends_after_two})
+    train_grpo(run)
+    assert_same_run(out, whole)
+    for lost in ["final"], ["final", "checkpoint-8"]:  # what is left is over, or has a step to go
+        for name in lost:
+            shutil.rmtree(out / name)
+        train_grpo(run)
+        assert_same_run(out, whole)
+
+
 def test_a_schedulers_signal_ends_the_run_with_a_checkpoint_and_it_continues(
     whole, warm_model, problems_file, tmp_path
 ):
