@@ -77,18 +77,28 @@ class VLLMFileServer:
         """Hands the weights over, unless the server has this version, and clears the server's prefix cache."""
         if version == self._version:
             return
+        from safetensors import SafetensorError
+
         tensors = self._weights()
         if self._main:
-            folder = Path(tempfile.mkdtemp(prefix="rlvr-weights-", dir=shared_memory()))
+            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            folder = Path(tempfile.mkdtemp(prefix="rlvr-weights-", dir=shared_memory(size)))
             try:
                 path = folder / "policy.safetensors"
-                count = write_weights(tensors, path)
-                answers = self._post("/collective_rpc", {"method": "load_policy", "args": [str(path)]})["results"]
+                try:
+                    count = write_weights(tensors, path)
+                except (OSError, SafetensorError) as error:
+                    raise EngineFailure(
+                        f"{self.url}: {size / 2**30:.1f} GiB of weights could not be written to {folder.parent}"
+                        f" ({error}); make room there, or set TMPDIR to a folder with room"
+                    ) from None
+                order = {"method": "load_policy", "args": [str(path)]}
+                answers = self._post("/collective_rpc", order, 60 + size / 2**29)["results"]
                 if any(answer.get("tensors") != count for answer in answers):
                     raise EngineFailure(
                         f"{self.url}: took over {answers}, not {count} tensors: its weights are not the policy's"
                     )
-                self._post("/reset_prefix_cache", None)
+                self._post("/reset_prefix_cache", None, 60)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         self._wait()
@@ -159,18 +169,23 @@ class VLLMFileServer:
     def _get(self, path: str) -> Any:
         return self._request(urllib.request.Request(f"{self.url}{path}"))
 
-    def _post(self, path: str, body: Any) -> Any:
+    def _post(self, path: str, body: Any, silence_s: float | None = None) -> Any:
         data = b"" if body is None else json.dumps(body).encode()
         return self._request(
-            urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method="POST")
+            urllib.request.Request(f"{self.url}{path}", data, {"Content-Type": "application/json"}, method="POST"),
+            silence_s,
         )
 
-    def _request(self, request: urllib.request.Request) -> Any:
+    def _request(self, request: urllib.request.Request, silence_s: float | None = 30.0) -> Any:
+        """The answer. A connection that fails is tried again for `patience_s`; one that stands but is silent for
+        `silence_s` is not, since the server may be at work on it (None: waited for, by whoever watches it)."""
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                with urllib.request.urlopen(request) as answer:
+                with urllib.request.urlopen(request, timeout=silence_s) as answer:
                     return json.loads(answer.read() or b"{}")
+            except TimeoutError:
+                raise EngineFailure(f"{request.full_url}: connected, but silent for {silence_s:.0f} s") from None
             except urllib.error.HTTPError as error:
                 reason = error.read()[:500].decode(errors="replace").strip()
                 raise EngineFailure(f"{request.full_url}: {error.code} {error.reason}: {reason}") from None
@@ -206,9 +221,11 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> int:
     return len(kept)
 
 
-def shared_memory() -> str | None:
-    """A folder in memory that other processes of this machine see; None (the default folder) where there is none."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+def shared_memory(size: int) -> str | None:
+    """A folder in memory with room for `size` bytes that other processes of this machine see; None, the default
+    folder, where there is none: containers often have 64 MiB of it."""
+    place = "/dev/shm"
+    return place if os.access(place, os.W_OK) and shutil.disk_usage(place).free > 1.1 * size else None
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -83,20 +84,25 @@ class StopOnSignal(TrainerCallback):
 
 
 @contextmanager
-def watched_server(url: str, patience_s: float = 45.0, every_s: float = 5.0) -> Iterator[None]:
-    """While the block runs, a thread asks `url` whether the engine is alive; silence for `patience_s` ends the process.
+def watched_server(
+    url: str, *, sampling: bool = False, patience_s: float = 45.0, every_s: float = 5.0
+) -> Iterator[None]:
+    """While the block runs, a thread asks the engine at `url` whether it is alive; silence for `patience_s` ends the
+    process.
 
-    A request that never returns cannot be interrupted from Python, so the process ends with exit code 1 and a line that
-    names the engine, instead of waiting for ever.
+    Asked is `/health`; with `sampling` also `/metrics`, since vLLM's front answers while the engine behind it is stuck:
+    where it counts tokens, the count must go on. A request that never returns cannot be interrupted from Python, so the
+    process ends with exit code 1 and a line that names the engine, instead of waiting for ever.
     """
     over = threading.Event()
 
     def watch() -> None:
-        heard = time.monotonic()
+        heard = moved = time.monotonic()
+        counted: float | None = None
         reason: OSError | None = None
         while not over.wait(every_s):
             try:
-                with urllib.request.urlopen(url, timeout=every_s):
+                with urllib.request.urlopen(f"{url}/health", timeout=every_s):
                     heard = time.monotonic()
             except urllib.error.HTTPError as error:
                 if error.code < 500:  # it answers, which is what was asked; vLLM says 503 when its engine is dead
@@ -105,9 +111,14 @@ def watched_server(url: str, patience_s: float = 45.0, every_s: float = 5.0) -> 
             except OSError as error:
                 reason = error
             if time.monotonic() - heard >= patience_s:
-                line = f"generation engine {url}: no answer for {patience_s:.0f} s ({reason}); {CONTINUES}"
-                print(f"\nrlvr: {line}", file=sys.stderr, flush=True)
-                os._exit(1)
+                _end(f"generation engine {url}/health: no answer for {patience_s:.0f} s ({reason})", over)
+            if not sampling:
+                continue
+            before, counted = counted, tokens_counted(url, every_s)
+            if counted is None or counted != before:
+                moved = time.monotonic()
+            elif time.monotonic() - moved >= patience_s:
+                _end(f"generation engine {url}: answers, but has sampled no token for {patience_s:.0f} s", over)
 
     thread = threading.Thread(target=watch, name="engine-watch", daemon=True)
     thread.start()
@@ -115,3 +126,20 @@ def watched_server(url: str, patience_s: float = 45.0, every_s: float = 5.0) -> 
         yield
     finally:
         over.set()
+
+
+def tokens_counted(url: str, timeout_s: float) -> float | None:
+    """Prompt and completion tokens a vLLM server has gone through since its start; None where it does not say."""
+    try:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=timeout_s) as answer:
+            text = answer.read().decode(errors="replace")
+    except OSError:
+        return None
+    found = re.findall(r"^vllm:(?:prompt|generation)_tokens_total(?:\{[^}]*\})? (\S+)", text, re.MULTILINE)
+    return sum(map(float, found)) if found else None
+
+
+def _end(line: str, over: threading.Event) -> None:
+    if not over.is_set():
+        print(f"\nrlvr: {line}; {CONTINUES}", file=sys.stderr, flush=True)
+        os._exit(1)

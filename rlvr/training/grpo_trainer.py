@@ -231,15 +231,21 @@ class GroupedGRPOTrainer(UpdateTrainer):
     ) -> Any:
         started = time.perf_counter()
         url = self.engine.url
+        doing = "handing over the weights"
         try:
-            with watched_server(f"{url}/health") if url else contextlib.nullcontext():
+            with watched_server(url) if url else contextlib.nullcontext():
                 self.engine.sync(self.state.global_step)
-                synced = time.perf_counter()
+            synced = time.perf_counter()
+            doing = "sampling"
+            with watched_server(url, sampling=True) if url else contextlib.nullcontext():
                 done = self.engine.sample(prompt_ids, self._order, self._submit if self._training() else None)
-        except (EngineFailure, FloatingPointError) as error:
-            step = self.state.global_step // self.updates_per_generation + 1
+        except (EngineFailure, FloatingPointError, torch.OutOfMemoryError) as error:
             hint = "; lower grpo.learning_rate" if isinstance(error, FloatingPointError) else ""
-            raise TrainingFault(f"step {step}: {error}{hint}; {CONTINUES}") from None
+            what: object = error
+            if isinstance(error, torch.OutOfMemoryError):
+                what = f"{self.engine.name}: out of memory while {doing} ({str(error).splitlines()[0]})"
+                hint = "; lower grpo.problems_per_step or max_completion_length, or share the model among more devices"
+            raise TrainingFault(f"step {self.step_under_way}: {what}{hint}; {CONTINUES}") from None
         self._sync_seconds += synced - started
         self._generate_seconds += time.perf_counter() - synced
         self._keep_routes(prompt_ids, done)

@@ -40,6 +40,12 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
         self._scored_routes: torch.Tensor | None = None  # recorded while TRL scored what was sampled
         super().__init__(**kwargs)
 
+    @property
+    def step_under_way(self) -> int:
+        """The step, from 1, whose rollouts are sampled or learnt from."""
+        updates = self.recipe.grpo.updates_per_step * self.recipe.grpo.num_iterations
+        return self.state.global_step // updates + 1
+
     def _training(self) -> bool:
         assert self.model is not None
         return self.model.training
@@ -195,10 +201,9 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
         if self.recipe.grpo.kl_cov:
             loss = loss + self._covariance_penalty(logps, inputs)
         if not torch.isfinite(loss):
-            step = self.state.global_step // (self.recipe.grpo.updates_per_step * self.recipe.grpo.num_iterations) + 1
             raise TrainingFault(
-                f"step {step}: the loss is {loss.item()}; nothing of this step was applied. Lower grpo.learning_rate or"
-                f" grpo.max_grad_norm, or use bf16 instead of fp16; {CONTINUES}"
+                f"step {self.step_under_way}: the loss is {loss.item()}; nothing of this step was applied. Lower"
+                f" grpo.learning_rate or grpo.max_grad_norm, or use bf16 instead of fp16; {CONTINUES}"
             )
         return loss
 
@@ -235,7 +240,14 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
         return output
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except torch.OutOfMemoryError as error:
+            raise TrainingFault(
+                f"step {self.step_under_way}: out of memory in the update ({str(error).splitlines()[0]}); lower"
+                " grpo.per_device_train_batch_size, or set grpo.gradient_checkpointing: true;"
+                f" {CONTINUES}"
+            ) from None
         if self.routing is not None:  # recomputation is over: other passes choose their own experts
             self.routing.tap.disarm()
         return loss

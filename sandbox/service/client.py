@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -34,11 +35,13 @@ from sandbox.verdicts import Judgement, Verdict
 
 __all__ = ["AsyncJudgeClient", "JudgeClient", "Patience", "ServiceError", "ServiceRefused", "ServiceUnreachable"]
 
+logger = logging.getLogger(__name__)
+
 PROTOCOL = 1
 _BATCH = 32  # programs in one message: few enough that a lost message costs little
 _BATCH_BYTES = 8 << 20
 _KNOWN_TEST_SETS = 65_536
-_SILENCE = httpx.Timeout(60.0, connect=10.0, pool=None)  # a service sends a sign of life every few seconds
+_SILENCE = httpx.Timeout(45.0, connect=10.0, pool=None)  # a service sends a sign of life every few seconds
 
 
 class _Sender:
@@ -64,6 +67,17 @@ class _Sender:
         self._tests: dict[str, tuple[TestCase, ...]] = {}
         self._lock = threading.Lock()
         self._max_batch = _BATCH
+        self._troubled = False
+
+    def _notice(self, exchange: Exchange) -> None:
+        """Says once when the service stops answering, and once when it is back."""
+        with self._lock:
+            before, self._troubled = self._troubled, exchange.trouble is not None
+        if exchange.trouble is not None and not before:
+            lasting = self._patience.lasting_s
+            logger.warning("judge service %s: %s; asked again for up to %g s", self.url, exchange.trouble, lasting)
+        elif exchange.trouble is None and before:
+            logger.warning("judge service %s: answers again", self.url)
 
     def _meet(self, health: Any) -> str:
         """The protection level of the service that sent `health`; ServiceRefused where it is not the one wanted."""
@@ -262,6 +276,7 @@ class JudgeClient(_Sender):
                         self._put(name, self._body_of(name))
             except (httpx.TransportError, wire.WireError) as error:
                 following = exchange.broken(f"{type(error).__name__}: {error}")
+            self._notice(exchange)
             if isinstance(following, Done):
                 for answer in following.given_up:
                     emit(answer)
@@ -406,6 +421,7 @@ class AsyncJudgeClient(_Sender):
                             raise refusal(self.url, response.status_code, response.content)
             except (httpx.TransportError, wire.WireError) as error:
                 following = exchange.broken(f"{type(error).__name__}: {error}")
+            self._notice(exchange)
             if isinstance(following, Done):
                 for answer in following.given_up:
                     news.put_nowait(answer)

@@ -81,6 +81,7 @@ class Exchange:
     patience: Patience
     tests: Mapping[int, int] = field(default_factory=dict)
     job: str = field(default_factory=lambda: uuid.uuid4().hex)
+    trouble: str | None = None  # why the service could not answer last, until it does
     _sent: list[int] = field(default_factory=list)
     _answered: set[int] = field(default_factory=set)
     _failed: dict[int, Judgement] = field(default_factory=dict)  # answered with IE in this round
@@ -111,7 +112,7 @@ class Exchange:
             raise wire.WireError(f"answer to submission {answer.index} of {len(self._sent)}")
         index = self._sent[answer.index]
         _require_whole(answer.judgement, self.tests.get(index))
-        self._failing_since, self._queueing_since, self._pauses = None, None, 0
+        self._failing_since, self._queueing_since, self._pauses, self.trouble = None, None, 0, None
         if index in self._answered:
             return None
         if answer.judgement.verdict is Verdict.IE and self._rounds < self.patience.infrastructure:
@@ -152,6 +153,7 @@ class Exchange:
     def broken(self, reason: object) -> Next:
         """What to do when the connection failed or the service was not able to answer."""
         now = time.monotonic()
+        self.trouble = str(reason)
         if self._failing_since is None:
             self._failing_since = now
         if now - self._failing_since < self.patience.lasting_s:

@@ -14,16 +14,24 @@ from transformers import AutoModelForCausalLM
 
 
 class PolicyServer:
-    """Serves a checkpoint on a free port. `fault`: "stale" takes over no weights, "partial" loses one tensor."""
+    """Serves a checkpoint on a free port.
+
+    `fault`: "stale" takes over no weights, "partial" loses one tensor, "full" has no memory for them. After `die_after`
+    requests it answers with an error; after `hang_after` completions never come: with `silent` not a byte of anything,
+    otherwise /health and /metrics go on.
+    """
 
     def __init__(
         self, checkpoint: Path, fault: str | None = None, mode: str = "processed_logprobs", **config: Any
     ) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self.fault, self.mode, self.config = fault, mode, config  # the last: further parts of the vLLM config
-        self.syncs = self.requests = 0
+        self.syncs = self.requests = self.arrived = self.tokens = 0
         self.die_after: int | None = None
-        self._lock = threading.Lock()
+        self.hang_after: int | None = None
+        self.silent = False
+        self._closed = threading.Event()
+        self._lock, self._counting = threading.Lock(), threading.Lock()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -35,7 +43,14 @@ class PolicyServer:
                 self.wfile.write(data)
 
             def do_GET(self) -> None:
-                if self.path == "/v1/models":
+                if server.silent and server.hangs:
+                    server._closed.wait()
+                elif self.path == "/metrics":
+                    lines = [
+                        f'vllm:{kind}_tokens_total{{engine="0"}} {server.tokens}.0' for kind in ("prompt", "generation")
+                    ]
+                    self.wfile.write(("HTTP/1.0 200 OK\r\n\r\n" + "\n".join(lines) + "\n").encode())
+                elif self.path == "/v1/models":
                     self.answer({"data": [{"id": "policy"}]})
                 elif self.path.startswith("/server_info"):
                     self.answer({"vllm_config": {"model_config": {"logprobs_mode": server.mode}, **server.config}})
@@ -45,8 +60,15 @@ class PolicyServer:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 body = json.loads(raw) if raw else None
+                with server._counting:
+                    server.arrived += self.path == "/v1/completions"
+                if server.hangs:
+                    server._closed.wait()
+                    return
                 with server._lock:
-                    if self.path == "/collective_rpc":
+                    if self.path == "/collective_rpc" and server.fault == "full":
+                        self.answer({"error": "torch.OutOfMemoryError: CUDA out of memory"}, 500)
+                    elif self.path == "/collective_rpc":
                         self.answer({"results": [server.load(body["args"][0])]})
                     elif self.path == "/v1/completions":
                         server.requests += 1
@@ -63,6 +85,10 @@ class PolicyServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    @property
+    def hangs(self) -> bool:
+        return self.hang_after is not None and self.arrived >= self.hang_after
 
     def load(self, path: str) -> dict[str, int]:
         tensors = load_file(path)
@@ -85,6 +111,7 @@ class PolicyServer:
             row = (out.logits[0, -1] / body["temperature"]).log_softmax(-1)
             token = int(torch.multinomial(row.exp(), 1))
             tokens.append(token)
+            self.tokens += 1
             logps.append(float(row[token]))
             if token in body["stop_token_ids"]:
                 break
@@ -97,5 +124,6 @@ class PolicyServer:
         }
 
     def close(self) -> None:
+        self._closed.set()
         self._server.shutdown()
         self._server.server_close()

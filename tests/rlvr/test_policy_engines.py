@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -22,8 +25,10 @@ from safetensors.torch import load_file
 from test_grpo_trainer import recipe
 from transformers import AutoModelForCausalLM
 
+from rlvr.rollouts import vllm_server
 from rlvr.rollouts.policy_engine import EngineFailure, longest_first
 from rlvr.rollouts.vllm_server import VLLMFileServer, write_weights
+from rlvr.training import engines, grpo_trainer
 from rlvr.training.checkpoints import complete_checkpoints
 from rlvr.training.faults import TrainingFault
 from rlvr.training.grpo import train_grpo
@@ -102,6 +107,91 @@ def test_an_engine_that_dies_in_a_step_is_named_and_the_run_goes_on_from_its_che
     engine.die_after = None
     train_grpo(run)
     assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("silent", "line"), [(True, "/health: no answer for 12 s"), (False, "has sampled no token for 12 s")]
+)
+def test_an_engine_that_hangs_ends_the_run_by_name_and_it_goes_on_from_its_checkpoint(
+    server, warm_model, problems_file, tmp_path, silent, line
+):
+    """Connections stand and no byte comes: of anything, or of completions only. The limit is 45 s, shortened here."""
+    engine = server()
+    engine.hang_after, engine.silent = 12 + 5, silent  # in the second step
+    out = tmp_path / "run"
+    run = recipe(warm_model, problems_file, out, grpo=by_file(engine.url))
+    watch = functools.partial(grpo_trainer.watched_server, patience_s=12, every_s=0.5)
+
+    def train_to_the_end() -> None:
+        with (tmp_path / "stderr").open("wb") as stderr:
+            os.dup2(stderr.fileno(), 2)
+            sys.stderr = os.fdopen(2, "w")
+            grpo_trainer.watched_server = watch
+            train_grpo(run)
+
+    child = multiprocessing.get_context("fork").Process(target=train_to_the_end)
+    child.start()
+    child.join(400)
+    assert child.exitcode == 1
+    said = (tmp_path / "stderr").read_text()
+    assert engine.url in said and line in said and "the same command continues from the newest checkpoint" in said
+    assert [step for step, _ in complete_checkpoints(out)] == [1]
+    engine.hang_after = None
+    train_grpo(run)
+    assert [entry["step"] for entry in metrics(out)] == [1, 2]
+
+
+def test_a_server_without_memory_for_the_weights_is_named(server, warm_model, problems_file, tmp_path):
+    run = recipe(warm_model, problems_file, tmp_path / "run", grpo=by_file(server(fault="full").url))
+    with pytest.raises(TrainingFault, match=r"step 1: .*collective_rpc: 500 .*CUDA out of memory.*command continues"):
+        train_grpo(run)
+
+
+@pytest.mark.parametrize(
+    ("inject", "message"),
+    [
+        (
+            "gather",
+            r"step 2: vLLM server: out of memory while handing over the weights \(CUDA out of memory.*continues",
+        ),
+        ("disk", r"step 2: .*GiB of weights could not be written to .*No space left.*TMPDIR.*continues"),
+    ],
+)
+def test_no_memory_at_the_second_sync_leaves_a_checkpoint(
+    inject, message, server, warm_model, problems_file, tmp_path, monkeypatch
+):
+    engine = server()
+    run = recipe(warm_model, problems_file, tmp_path / "run", grpo=by_file(engine.url))
+    owner, name = (engines, "policy_weights") if inject == "gather" else (vllm_server, "write_weights")
+    inner = getattr(owner, name)
+
+    def full(*arguments: Any) -> Any:
+        if engine.syncs == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory") if inject == "gather" else OSError(28, "No space left")
+        return inner(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, full)
+        with pytest.raises(TrainingFault, match=message) as stopped:
+            train_grpo(run)
+    assert stopped.value.exit_code == 1
+    assert [step for step, _ in complete_checkpoints(tmp_path / "run")] == [1]
+    train_grpo(run)
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [1, 2]
+
+
+def test_memory_that_other_processes_see_is_used_where_it_has_room():
+    assert vllm_server.shared_memory(2**60) is None
+    place = vllm_server.shared_memory(1)
+    assert place is None or os.access(place, os.W_OK)
+
+
+def test_a_connection_that_stands_and_says_nothing_is_an_engine_failure(server):
+    engine = server()
+    client = VLLMFileServer(engine.url, weights=dict, sampling={}, seed=0)
+    engine.hang_after = 0
+    with pytest.raises(EngineFailure, match="/collective_rpc: connected, but silent for 1 s"):
+        client._post("/collective_rpc", {"args": ["x"]}, 1)
 
 
 def test_a_server_not_started_for_training_or_not_there_is_refused_at_once(server):

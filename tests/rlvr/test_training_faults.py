@@ -22,9 +22,10 @@ from transformers import AutoModelForCausalLM
 import rlvr.training.engines as engines
 import rlvr.training.grpo_trainer as grpo_trainer
 from rlvr.config import AlarmSection
+from rlvr.rewards import ProgramGrader
 from rlvr.training.alarms import Alarms
 from rlvr.training.checkpoints import complete_checkpoints
-from rlvr.training.faults import Preempted, TrainingFault
+from rlvr.training.faults import InfrastructureError, Preempted, TrainingFault
 from rlvr.training.grpo import train_grpo
 
 TWO_PHASES = {
@@ -240,12 +241,103 @@ def test_an_engine_that_no_longer_answers_ends_the_process_with_its_name():
     code = (
         "import time\n"
         "from rlvr.training.faults import watched_server\n"
-        "with watched_server('http://127.0.0.1:9/health', patience_s=0.5, every_s=0.1):\n"
+        "with watched_server('http://127.0.0.1:9', patience_s=0.5, every_s=0.1):\n"
         "    time.sleep(300)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=280)
     assert done.returncode == 1
     assert "generation engine http://127.0.0.1:9/health: no answer" in done.stderr
+
+
+@pytest.fixture
+def judge_service(monkeypatch):
+    """`rlvr sandbox serve` on one port, as a process that can be killed and started again."""
+    running_service = pytest.importorskip("running_service")
+    monkeypatch.setenv("RLVR_JUDGE_TOKEN", running_service.TOKEN)
+    made = [running_service.Process()]
+
+    def start():
+        made.append(running_service.Process(port=made[0].port))
+        return made[-1]
+
+    yield made[0], start
+    for process in made:
+        process.end()
+
+
+def killed_in_the_second_step(service, monkeypatch, then=lambda: None):
+    inner = ProgramGrader.grade
+    calls = []
+
+    def grade(self, *arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            service.end()
+            then()
+        return inner(self, *arguments)
+
+    monkeypatch.setattr(ProgramGrader, "grade", grade)
+
+
+def test_a_judge_service_that_goes_away_ends_the_run_by_name_and_it_continues(
+    judge_service, whole, warm_model, problems_file, tmp_path, monkeypatch, caplog
+):
+    service, start = judge_service
+    out = tmp_path / "run"
+    run = recipe(warm_model, problems_file, out, judge={"url": service.url, "patience_s": 1}, **TWO_PHASES)
+    with monkeypatch.context() as patched:
+        killed_in_the_second_step(service, patched)
+        with pytest.raises(
+            InfrastructureError, match=r"step 2: the judge failed on \d+ of 24 .*judge service http"
+        ) as end:
+            train_grpo(run)
+    assert end.value.exit_code == 1 and [step for step, _ in complete_checkpoints(out)] == [2]
+    assert sum("asked again for up to 1 s" in record.getMessage() for record in caplog.records) == 1
+    start()
+    train_grpo(run)
+    assert_same_run(out, whole)
+
+
+def test_a_judge_service_that_comes_back_is_waited_for(
+    judge_service, whole, warm_model, problems_file, tmp_path, monkeypatch, caplog
+):
+    service, start = judge_service
+    out = tmp_path / "run"
+    run = recipe(warm_model, problems_file, out, judge={"url": service.url, "patience_s": 600}, **TWO_PHASES)
+    threads = []
+
+    def later() -> None:
+        threads.append(threading.Timer(2, start))
+        threads[0].start()
+
+    killed_in_the_second_step(service, monkeypatch, later)
+    train_grpo(run)
+    threads[0].join()
+    assert_same_run(out, whole)
+    assert "answers again" in caplog.text
+
+
+def test_no_memory_in_the_update_is_named_and_the_run_continues(
+    whole, warm_model, problems_file, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    run = recipe(warm_model, problems_file, out, **TWO_PHASES)
+    inner = grpo_trainer.GroupedGRPOTrainer._compute_loss
+
+    def full(self, model, inputs):
+        if self.state.global_step == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+        return inner(self, model, inputs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(grpo_trainer.GroupedGRPOTrainer, "_compute_loss", full)
+        with pytest.raises(
+            TrainingFault, match=r"step 2: out of memory in the update \(CUDA.*2 GiB.\); lower grpo.per_"
+        ):
+            train_grpo(run)
+    assert [step for step, _ in complete_checkpoints(out)] == [2]
+    train_grpo(run)
+    assert_same_run(out, whole)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(whole, warm_model, problems_file, tmp_path, monkeypatch):
