@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -206,6 +207,16 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
                 f" grpo.learning_rate or grpo.max_grad_norm, or use bf16 instead of fp16; {CONTINUES}"
             )
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # fp16's gradient scaler passes over such updates by itself
+        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
+            raise TrainingFault(
+                f"step {self.step_under_way}: the gradient's norm is {float(norm)} though the loss is a number; this"
+                f" update was not applied. Lower grpo.learning_rate, or look for a token of probability 0; {CONTINUES}"
+            )
+        return norm
 
     def _keep_routes(self, prompt_ids: Sequence[Sequence[int]], done: Sampled) -> None:
         """Takes the routes an engine returned with its rollouts, after a look whether they can be theirs."""

@@ -317,6 +317,31 @@ def test_a_judge_service_that_comes_back_is_waited_for(
     assert "answers again" in caplog.text
 
 
+@pytest.mark.parametrize("where", ["the loss is", "the gradient's norm is"])
+def test_a_loss_or_gradient_that_is_no_number_is_not_applied(
+    where, whole, warm_model, problems_file, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    run = recipe(warm_model, problems_file, out, **TWO_PHASES)
+    inner = grpo_trainer.GroupedGRPOTrainer._get_per_token_logps_and_entropies
+
+    def broken(self, model, *arguments, **options):
+        logps, *others = inner(self, model, *arguments, **options)
+        if self.state.global_step == 3 and logps.requires_grad:
+            logps = logps * float("nan") if where == "the loss is" else logps * 1.0
+            if where != "the loss is":
+                logps.register_hook(lambda gradient: gradient * float("nan"))
+        return logps, *others
+
+    with monkeypatch.context() as patched:
+        patched.setattr(grpo_trainer.GroupedGRPOTrainer, "_get_per_token_logps_and_entropies", broken)
+        with pytest.raises(TrainingFault, match=rf"step 2: {where} nan.*same command continues") as stopped:
+            train_grpo(run)
+    assert stopped.value.exit_code == 1 and [step for step, _ in complete_checkpoints(out)] == [2]
+    train_grpo(run)
+    assert_same_run(out, whole)
+
+
 def test_no_memory_in_the_update_is_named_and_the_run_continues(
     whole, warm_model, problems_file, tmp_path, monkeypatch
 ):
