@@ -279,8 +279,13 @@ def main() -> None:
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         raise SystemExit(stop.exit_code) from None
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        raise SystemExit(2) from None
+    except click.ClickException as error:
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            print(error.ctx.get_usage(), file=sys.stderr)
+        print(f"rlvr: {error.format_message()}", file=sys.stderr)
         raise SystemExit(2) from None
     except (KeyboardInterrupt, click.Abort):
         print("\nrlvr: interrupted; the same command continues where it stood", file=sys.stderr)

@@ -107,6 +107,14 @@ def _recipes(
         return [load_recipe(EvaluationRecipe, config, [*overrides, *extra])]
     if not suites:
         raise click.UsageError("give --config, or --suite (rlvr evaluate --list shows those that ship)")
+    named = {"RUN": folder, "--endpoint": endpoint, "--samples": samples, "--references": references or None}
+    if endpoint is None:
+        named["--model"] = model
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise click.UsageError(f"one target at a time, got {' and '.join(given)}")
+    if all_checkpoints and folder is None:
+        raise click.UsageError("--all-checkpoints needs the folder of a RUN")
     facts = {"trained_on": list(trained_on) or None, "data_cutoff": data_cutoff, "engine": engine}
     targets: list[tuple[str, dict[str, Any]]]
     if folder is not None:

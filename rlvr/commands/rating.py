@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import json
-import zlib
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import click
-
-GZIP = b"\x1f\x8b"
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _FILE = click.Path(path_type=Path)
@@ -33,9 +29,10 @@ def changes(rounds: Path, contest: str | None, performances: bool, as_json: bool
     from rlvr.evaluation.codeelo import read_rounds
     from rlvr.evaluation.codeforces import rating_changes
 
-    chosen = [one for one in read_rounds(rounds, problems=False) if contest in (None, one.contest_id)]
+    every = read_rounds(rounds, problems=False)
+    chosen = [one for one in every if contest in (None, one.contest_id)]
     if not chosen:
-        raise click.ClickException(f"{rounds}: no round {contest}")
+        raise ValueError(f"{rounds}: no round {contest}; it has {', '.join(one.contest_id for one in every[:8])}")
     for one in chosen:
         found = rating_changes(one.contestants, performances=performances)
         if as_json:
@@ -99,7 +96,7 @@ def estimate(samples: Path, ratings: Path | None, prior: tuple[float, float], as
     ]
     rated = [(value, rate) for value, rate in rows if value is not None]
     if not rated:
-        raise click.ClickException(f"{samples}: none of its {len(rows)} problems has a rating; give --ratings")
+        raise ValueError(f"{samples}: none of its {len(rows)} problems has a rating; give --ratings")
     found = estimate_rating([value for value, _ in rated], [rate for _, rate in rated], prior=prior)
     click.echo(json.dumps(dataclasses.asdict(found)) if as_json else str(found))
     if len(rated) < len(rows) and not as_json:
@@ -129,18 +126,11 @@ def _numbers(path: Path) -> list[float]:
 
 def _pairs(path: Path) -> list[tuple[str, float]]:
     """(problem, rating) of every line: `id<TAB>rating`, a number alone, or a JSON object; gzip or not."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    data = path.read_bytes()
-    try:
-        text = (gzip.decompress(data) if data[:2] == GZIP else data).decode("utf-8")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not text, nor text in gzip: {error}") from None
+    from rlvr.evaluation.lines import numbered_lines
+
     found = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in numbered_lines(path, "file of ratings"):
         parts = line.split()
-        if not parts:
-            continue
         try:
             if parts[0].startswith("{"):
                 row = {key.lower(): value for key, value in json.loads(line).items()}

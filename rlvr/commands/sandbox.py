@@ -247,7 +247,8 @@ def serve(
     used = _open_judge(None, workers, min_protection, allow_unconfined, cache)
 
     def announce(url: str) -> None:
-        click.echo(f"judging at {url}, protection {used.protection}, {len(held)} test sets, token {bool(token)}")
+        asked = "a token is asked for" if token else "no token is asked for"
+        click.echo(f"judging at {url}, protection {used.protection}, {len(held)} test sets, {asked}")
 
     try:
         serve_module.run(

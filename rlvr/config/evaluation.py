@@ -119,6 +119,7 @@ class EvaluationRecipe(Strict):
     seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSection | None = None
     engine: Literal["transformers", "vllm"] = "transformers"
+    engine_options: dict[str, Any] = Field(default_factory=dict)  # arguments of vllm.LLM: tensor_parallel_size ...
     endpoint: EndpointSection | None = None
     samples: str | None = None  # a file of samples made elsewhere, or "references": grade only
     data: EvaluationData
@@ -137,6 +138,8 @@ class EvaluationRecipe(Strict):
             raise ValueError(
                 f"give exactly one of model, endpoint and samples to be evaluated (got {' and '.join(given) or 'none'})"
             )
+        if self.engine_options and self.engine != "vllm":
+            raise ValueError("engine_options are those of engine=vllm; transformers takes none")
         if self.samples is None:  # a file's own number of samples decides what can be said of it
             self.sampling.check()
         return self

@@ -37,7 +37,7 @@ class PromptSection(Strict):
     """
 
     style: Literal["plain", "chat"] = "chat"
-    template: str | None = None  # str.format fields: statement, starter_code, language; None = the style's own
+    template: str | None = None  # fields: see data_curation.prompts.filled; None = the style's own
     system: str | None = None
     language: str = "python"
 

@@ -8,8 +8,8 @@ place is one too good), and no bound is set at the best contestant's rating + 10
 from __future__ import annotations
 
 import bisect
-import gzip
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from rlvr.evaluation.codeforces import Contestant, Field
+from rlvr.evaluation.lines import numbered_objects
 from rlvr.evaluation.statistics import bootstrap_ci
 from sandbox import Verdict
 
@@ -190,28 +191,46 @@ def read_rounds(path: Path, *, problems: bool = True) -> list[Round]:
         if not names:
             raise FileNotFoundError(f"{path}: holds no ID.standings.json (the answer of contest.standings)")
         return [_api_round(name) for name in names]
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of rounds")
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-        return [_line_round(line, f"{path}:{number}", problems) for number, line in enumerate(lines, 1) if line.strip()]
+    rounds = [_round(row, f"{path}:{line}", problems) for line, row in numbered_objects(path, "file of rounds")]
+    if not rounds:
+        raise ValueError(f"{path}: holds no rounds")
+    return rounds
 
 
-def _line_round(line: str, where: str, need_problems: bool) -> Round:
-    try:
-        body = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: not JSON ({error.msg})") from None
+def _round(body: dict[str, Any], where: str, need_problems: bool) -> Round:
+    for key in ("contest_id", "rows"):
+        if key not in body:
+            raise ValueError(
+                f"{where}: key {key!r} is missing; a round has contest_id and rows of points, penalty, old_rating"
+            )
+    if not isinstance(body["rows"], list) or not body["rows"]:
+        raise ValueError(f"{where}: 'rows' must list the contestants, got {json.dumps(body['rows'])[:60]}")
     try:
         if need_problems and not body.get("problems"):
             raise ValueError(f'{where}: key \'problems\' is missing: [{{"index": "A", "points": 500}}, ...]')
         return Round(
             contest_id=str(body["contest_id"]),
             problems={str(p["index"]): p.get("points") for p in body.get("problems", [])},
-            contestants=[Contestant(r["points"], r.get("penalty", 0), r["old_rating"]) for r in body["rows"]],
+            contestants=[_contestant(row, f"{where}: row {number}") for number, row in enumerate(body["rows"], 1)],
             name=body.get("name", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: not a round: {type(error).__name__} {error}") from None
+
+
+def _contestant(row: Any, where: str) -> Contestant:
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected points, penalty and old_rating by name, got {json.dumps(row)[:60]}")
+    for key in ("points", "old_rating"):
+        if key not in row:
+            raise ValueError(f"{where}: key {key!r} is missing; it has {', '.join(row) or 'none'}")
+    points, penalty, old = row["points"], row.get("penalty", 0), row["old_rating"]
+    for key, value in (("points", points), ("penalty", penalty), ("old_rating", old)):
+        if value is None and key == "old_rating":
+            continue  # unrated so far
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{where}: {key!r} must be a number, got {json.dumps(value)[:60]}")
+    return Contestant(points, penalty, None if old is None else round(old))
 
 
 def _api_round(standings: Path) -> Round:

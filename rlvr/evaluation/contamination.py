@@ -24,6 +24,7 @@ IDENTIFYING = 0.25  # weight held, over the weight of a statement that shares no
 BOTH_WAYS = 0.95  # share of equal 5-grams, of the larger set
 FEW = 5  # a 5-gram in more training texts than this (or than one in 2,000) is a phrase of the corpus
 _FEW_IN = 2000
+_SIBLINGS = 2  # a 5-gram in more problems of the suite than this is a phrase of the suite
 _LONGEST_CHAIN = 16
 
 Floats = npt.NDArray[np.float64]
@@ -150,21 +151,23 @@ def overlapping(
     Equal ids or equal words (of the statement or of its prompt) are an overlap, and so are nearly the same 5-grams of
     words both ways (`BOTH_WAYS`).
     Otherwise a 5-gram weighs log(1 + texts / texts that hold it), counted over all training texts, and nothing where
-    more than `FEW` of them hold it: a phrase of the corpus tells no problem from another. One training problem must
+    more than `FEW` of them hold it, or three of `problems`: a phrase of the corpus or of the suite tells no problem
+    from another. One training problem must
     hold half of a problem's weight (`COVERAGE`), or a fifth under the same title; and what it holds must be a quarter
     (`IDENTIFYING`) of what the statement would weigh if all of it were its own, so that statements filled into one
     template are not taken for each other.
     """
-    corpus = _Corpus(training)
+    suite = [of_problem(problem) for problem in problems]
+    corpus = _Corpus(training, suite)
     asked = {name: digest(prompt) for name, prompt in (prompts or {}).items()}
-    found = (corpus.closest(of_problem(problem), asked.get(problem.id, "")) for problem in problems)
+    found = (corpus.closest(problem, asked.get(problem.id, "")) for problem in suite)
     return [overlap for overlap in found if overlap is not None]
 
 
 class _Corpus:
     """All training texts, with their 5-grams in one sorted array."""
 
-    def __init__(self, training: dict[str, Fingerprints]) -> None:
+    def __init__(self, training: dict[str, Fingerprints], suite: Sequence[Fingerprint]) -> None:
         texts = [(source, known.modulus, one) for source, known in training.items() for one in known.problems]
         self.texts = [(source, one) for source, _, one in texts]
         self.moduli = np.array([modulus for _, modulus, _ in texts], dtype=np.int64)
@@ -174,6 +177,10 @@ class _Corpus:
         order = np.argsort(grams, kind="stable")
         self.grams, self.owners = grams[order], owners[order]
         self.few = max(FEW, len(texts) / _FEW_IN)
+        asked, times = np.unique(
+            np.concatenate([*(one.grams for one in suite), np.empty(0, np.uint32)]), return_counts=True
+        )
+        self.phrases = asked[times > _SIBLINGS]
         self.ids = {one.id: place for place, (_, _, one) in reversed(list(enumerate(texts)))}
         self.digests = {one.digest: place for place, (_, _, one) in reversed(list(enumerate(texts)))}
         self.titles: dict[str, list[int]] = {}
@@ -215,7 +222,8 @@ class _Corpus:
                 continue
             left, right = (np.searchsorted(self.grams, grams, side=side) for side in ("left", "right"))
             counts = right - left
-            weights = np.where(counts > self.few, 0.0, np.log1p(len(self.texts) / np.maximum(counts, 1)))
+            phrase = (counts > self.few) | np.isin(grams, self.phrases)
+            weights = np.where(phrase, 0.0, np.log1p(len(self.texts) / np.maximum(counts, 1)))
             places = np.repeat(left - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts) + np.arange(counts.sum())
             owners = self.owners[places]
             held = np.bincount(owners, weights=np.repeat(weights, counts), minlength=len(self.texts))

@@ -14,18 +14,21 @@ from rlvr.evaluation.generate import Answered
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _LONGEST_PAUSE = 60.0
+_LEAST_IN_A_ROW = 4
 
 
 class EndpointFailure(RuntimeError):
-    """Requests that stayed without a usable answer; those answered are on disk and none is scored."""
+    """Requests that stayed without a usable answer; those answered are on disk and none is scored. Exit code 1."""
+
+    exit_code = 1
 
 
 class EndpointSampler:
     """Chat messages go to /chat/completions, plain prompts to /completions, one request a sample.
 
     A request is tried again after a refused connection, a busy or failing server, a timeout, or an answer that is no
-    completion. EndpointFailure after the last try, once all other requests of the batch are through; at once for
-    answers that no further try can mend (401, 404 ...).
+    completion; not after answers that no further try can mend (401, 404 ...). EndpointFailure once the others are
+    through, or as soon as so many as are sent at once (4 at least) failed in a row: then the server is taken for dead.
     """
 
     draws_together = False
@@ -33,31 +36,40 @@ class EndpointSampler:
     def __init__(self, endpoint: EndpointSection, sampling: SamplingSection, pause_s: float = 1.0) -> None:
         self.endpoint, self.sampling, self.pause_s = endpoint, sampling, pause_s
 
-    def draw(self, prompts: Sequence[Any], greedy: bool, seed: int, answered: Answered) -> None:
-        asyncio.run(self._draw(prompts, greedy, seed, answered))
+    def draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
+        asyncio.run(self._draw(prompts, greedy, seeds, answered))
 
-    async def _draw(self, prompts: Sequence[Any], greedy: bool, seed: int, answered: Answered) -> None:
+    async def _draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
         import httpx
 
         key = os.environ.get(self.endpoint.api_key_env)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        gate = asyncio.Semaphore(self.endpoint.concurrency)
+        waiting = iter(enumerate(prompts))
         failures: list[str] = []
+        in_a_row = sent = 0
         timeout = httpx.Timeout(self.endpoint.timeout_s, connect=min(30.0, self.endpoint.timeout_s))
-        async with httpx.AsyncClient(headers=headers, timeout=timeout) as client:
+        limits = httpx.Limits(max_connections=self.endpoint.concurrency)
+        async with httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits) as client:
 
-            async def one(row: int, prompt: Any) -> None:
-                async with gate:
+            async def work() -> None:
+                nonlocal in_a_row, sent
+                for row, prompt in waiting:
+                    if in_a_row >= max(_LEAST_IN_A_ROW, self.endpoint.concurrency):
+                        return
+                    sent += 1
                     try:
-                        answered(row, *await self._ask(client, prompt, greedy, seed * 1_000_003 + row))
+                        answered(row, *await self._ask(client, prompt, greedy, seeds[row]))
+                        in_a_row = 0
                     except EndpointFailure as failure:
                         failures.append(str(failure))
+                        in_a_row += 1
 
-            await asyncio.gather(*(one(row, prompt) for row, prompt in enumerate(prompts)))
+            await asyncio.gather(*(work() for _ in range(min(self.endpoint.concurrency, len(prompts)))))
         if failures:
+            unsent = f", {len(prompts) - sent} more were not sent" if sent < len(prompts) else ""
             raise EndpointFailure(
-                f"{self.endpoint.url}: {len(failures)} of {len(prompts)} requests have no usable answer; the first: "
-                f"{failures[0]}. What was answered is kept and nothing is scored; the same command continues"
+                f"{self.endpoint.url}: {len(failures)} of {len(prompts)} requests have no usable answer{unsent}; the "
+                f"first: {failures[0]}. What was answered is kept and nothing is scored; the same command continues"
             )
 
     async def _ask(self, client: Any, prompt: Any, greedy: bool, seed: int) -> tuple[str, int, str]:

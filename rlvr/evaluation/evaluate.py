@@ -26,6 +26,7 @@ from rlvr.evaluation.results import (
     write_samples,
 )
 from rlvr.evaluation.samples import missing_problems, read_generations, references, uneven
+from rlvr.models import resolve_model
 from rlvr.provenance import data_fingerprint, write_environment
 from rlvr.rollouts.prompts import completion_text, render_prompt
 
@@ -60,6 +61,8 @@ def evaluate(
         raise RecipeError(
             f"{folder}: holds results of another model, data or sampling; choose another output_dir or delete it"
         )
+    if recipe.model is not None and model is None:
+        resolve_model(recipe.model.name_or_path)  # now, rather than after all that comes before it is loaded
     if regrade:
         _reopen(folder, identity)
     prompts = {problem.id: render_prompt(problem, recipe.prompt) for problem in problems}
@@ -190,7 +193,8 @@ def _identity(recipe: EvaluationRecipe, problems: Iterable[Problem]) -> dict[str
     if recipe.endpoint is not None:
         return identity | {"model": recipe.endpoint.model, "endpoint": recipe.endpoint.url, "sampling": sampling}
     assert recipe.model is not None
-    return identity | {"model": recipe.model.name_or_path, "engine": recipe.engine, "sampling": sampling}
+    engine = {"engine": recipe.engine, "dtype": recipe.model.dtype, "engine_options": recipe.engine_options}
+    return identity | {"model": recipe.model.name_or_path, **engine, "sampling": sampling}
 
 
 def _check_grader(recipe: EvaluationRecipe) -> None:

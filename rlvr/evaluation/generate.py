@@ -1,7 +1,8 @@
-"""Step 1: completions, in batches that do not depend on what is already there: a killed run goes on exactly."""
+"""Step 1: completions, whose random numbers do not depend on what is already there: a killed run goes on exactly."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,9 +54,15 @@ Answered = Callable[[int, str, int, str], None]  # (row, text, tokens, finish re
 
 
 class Sampler(Protocol):
-    """Draws a completion for each prompt and reports each by its row as soon as it is there."""
+    """Draws a completion for each prompt and reports each by its row as soon as it is there.
 
-    def draw(self, prompts: Sequence[Any], greedy: bool, seed: int, answered: Answered) -> None: ...
+    `draws_together`: a batch is drawn from one stream of random numbers, the seed of its first row. Otherwise each
+    row has its own, and all that is missing is asked for in one call, so that none waits for the slowest of a batch.
+    """
+
+    draws_together: bool
+
+    def draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None: ...
 
 
 def planned(problems: Sequence[Problem], prompts: dict[str, Any], recipe: EvaluationRecipe) -> Iterator[list[Item]]:
@@ -77,10 +84,12 @@ def generate(
     sampler: Callable[[], Sampler],
     done: Callable[[list[Generation]], None],
 ) -> float:
-    """Draws what `generations.jsonl` lacks and returns the seconds of all drawing. `done` gets every batch, old or new.
+    """Draws what `generations.jsonl` lacks and returns the seconds of all drawing. `done` gets every batch, old or new,
+    once it is complete.
 
-    A batch of which anything is missing is drawn whole, with its own seed, and only what is missing is kept: so the
-    result is that of a run never interrupted. `sampler` is called only if there is something to draw.
+    The result is that of a run never interrupted: where an engine draws a batch together, a batch of which anything
+    is missing is drawn whole and only what is missing is kept; elsewhere each sample has a seed of its own. `sampler`
+    is called only if there is something to draw.
     """
     journal = Journal(Path(recipe.output_dir) / GENERATIONS, header)
     known: dict[Item, Generation] = {}
@@ -94,23 +103,56 @@ def generate(
     batches = list(planned(problems, prompts, recipe))
     bar = tqdm(total=sum(map(len, batches)), desc=f"{recipe.suite}: generate", unit="sample", file=sys.stderr,
                mininterval=interval())  # fmt: skip
-    source: Sampler | None = None
     try:
+        todo = []
         for number, batch in enumerate(batches):
-            missing = {row for row, item in enumerate(batch) if item not in known}
+            missing = [item for item in batch if item not in known]
             bar.update(len(batch) - len(missing))
             if missing:
-                started = time.perf_counter()
-                source = source or sampler()
-                _draw(batch, missing, prompts, source, recipe.seed * 1_000_003 + number, journal, known, bar)
-                spent = time.perf_counter() - started
-                seconds += spent
-                journal.append([{"seconds": round(spent, 3)}])
-            done([known[item] for item in batch])
+                todo.append(_Batch(batch, number, len(missing)))
+            else:
+                done([known[item] for item in batch])
+        if todo:
+            source = sampler()
+            clock = _Clock(journal)
+            for part in _parts(todo, source.draws_together):
+                _draw(part, prompts, source, recipe.seed, journal, known, bar, done, clock)
+            seconds += clock.total
     finally:
         bar.close()
         journal.close()
     return seconds
+
+
+@dataclass(slots=True)
+class _Batch:
+    items: list[Item]
+    number: int
+    missing: int
+
+
+class _Clock:
+    """Seconds since it was made, written into the journal piece by piece so that a kill loses few of them."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal, self.total, self._mark = journal, 0.0, time.perf_counter()
+
+    def mark(self) -> None:
+        now = time.perf_counter()
+        spent, self._mark = now - self._mark, now
+        self.total += spent
+        self.journal.append([{"seconds": round(spent, 3)}])
+
+
+def _parts(batches: list[_Batch], together: bool) -> Iterator[list[_Batch]]:
+    """What is drawn in one call: a batch where they are drawn together, else all samples, then all greedy ones."""
+    if together:
+        yield from ([batch] for batch in batches)
+        return
+    for greedy in (False, True):
+        chosen = [batch for batch in batches if batch.items[0].greedy is greedy]
+        if chosen:
+            yield chosen
 
 
 def interval() -> float:
@@ -119,33 +161,43 @@ def interval() -> float:
 
 
 def _draw(
-    batch: list[Item],
-    missing: set[int],
+    batches: list[_Batch],
     prompts: dict[str, Any],
     source: Sampler,
     seed: int,
     journal: Journal,
     known: dict[Item, Generation],
     bar: Any,
+    done: Callable[[list[Generation]], None],
+    clock: _Clock,
 ) -> None:
-    greedy = batch[0].greedy
-    # an endpoint draws each sample by itself; a local model draws a batch from one stream of random numbers
-    rows = list(range(len(batch))) if getattr(source, "draws_together", True) else sorted(missing)
+    together = source.draws_together
+    rows = [(batch, item) for batch in batches for item in batch.items if together or item not in known]
+    seeds = [seed * 1_000_003 + batch.number if together else _seed(seed, item) for batch, item in rows]
 
-    def answered(place: int, text: str, tokens: int, finish_reason: str) -> None:
-        row = rows[place]
-        if row not in missing:
+    def answered(row: int, text: str, tokens: int, finish_reason: str) -> None:
+        batch, item = rows[row]
+        if item in known:
             return
-        generation = Generation(batch[row], text, tokens, finish_reason)
-        journal.append([generation.to_row()])
-        known[batch[row]] = generation
+        known[item] = Generation(item, text, tokens, finish_reason)
+        journal.append([known[item].to_row()])
         bar.update(1)
+        batch.missing -= 1
+        if batch.missing == 0:
+            clock.mark()
+            done([known[item] for item in batch.items])
 
-    source.draw([prompts[batch[row].problem_id] for row in rows], greedy, seed, answered)
+    source.draw([prompts[item.problem_id] for _, item in rows], rows[0][1].greedy, seeds, answered)
+
+
+def _seed(seed: int, item: Item) -> int:
+    """A seed below 2**31 that only this sample of this problem has."""
+    digest = hashlib.sha256(f"{seed} {item.problem_id} {item.sample} {item.greedy}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 2**31
 
 
 class EngineSampler:
-    """A local engine (transformers or vLLM) as a sampler; each batch has its own seed."""
+    """A local engine that draws batch by batch as a sampler; each batch has its own seed."""
 
     draws_together = True
 
@@ -157,20 +209,18 @@ class EngineSampler:
         self.warm = Sampling(section.max_completion_length, section.temperature, section.top_p, section.top_k)
         self.greedy = Sampling(section.max_completion_length, temperature=0.0)
 
-    def draw(self, prompts: Sequence[Any], greedy: bool, seed: int, answered: Answered) -> None:
-        completions = self.engine.generate(prompts, self.greedy if greedy else self.warm, seed)
+    def draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
+        completions = self.engine.generate(prompts, self.greedy if greedy else self.warm, seeds[0])
         for row, completion in enumerate(completions):
             answered(row, completion.text, completion.tokens, completion.finish_reason)
 
 
 def local_sampler(recipe: EvaluationRecipe, model: Any = None, tokenizer: Any = None) -> Sampler:
     """The sampler of the recipe's checkpoint: `model` where one is given, else loaded into the recipe's engine."""
-    from rlvr.rollouts.engine import TransformersEngine
-
     if model is None and recipe.engine == "vllm":
-        from rlvr.evaluation.vllm_engine import VLLMEngine
+        from rlvr.evaluation.vllm_engine import VLLMSampler
 
-        return EngineSampler(VLLMEngine(recipe), recipe)
+        return VLLMSampler(recipe)
     if model is None:
         import torch
 
@@ -180,4 +230,6 @@ def local_sampler(recipe: EvaluationRecipe, model: Any = None, tokenizer: Any = 
         model, tokenizer = load_policy(recipe.model)
         if torch.cuda.is_available():
             model = model.to("cuda")
+    from rlvr.rollouts.engine import TransformersEngine
+
     return EngineSampler(TransformersEngine(model, tokenizer, recipe.sampling.batch_size), recipe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -13,25 +14,40 @@ from typing import Any
 class Journal:
     """Rows appended whole; a last line that a kill cut short is dropped when the file is opened again.
 
-    Opening a file of another `header` raises ValueError. Thread-safe.
+    Opening a file of another `header` raises ValueError, unless it holds no row: then it is begun anew. So does a file
+    that another process has open. Thread-safe.
     """
 
     def __init__(self, path: Path, header: dict[str, Any]) -> None:
         self.path = path
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._rows = list(self._open(header))
         self._file = path.open("a", encoding="utf-8")
+        try:
+            self._lock_file()
+            self._rows = list(self._open(header))
+        except BaseException:
+            self._file.close()
+            raise
         if path.stat().st_size == 0:
             self.append([header])
 
+    def _lock_file(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{self.path}: another process is at work on this evaluation; wait for it, or choose another output_dir"
+            ) from None
+
     def _open(self, header: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
-            return
         content = self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
+        if whole.count(b"\n") <= 1:  # a header alone: nothing would be lost
+            os.truncate(self.path, 0)
+            return
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 row = json.loads(line)

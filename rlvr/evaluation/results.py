@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rlvr.evaluation.estimated_rating import estimate_rating
+from rlvr.evaluation.lines import numbered_lines
 from rlvr.evaluation.statistics import (
     by_difficulty,
     mean_ci,
@@ -424,13 +425,15 @@ def _write_atomically(path: Path, lines: Iterable[str]) -> Path:
 
 def read_results(path: Path) -> Results:
     """Results from a results.json or its folder. FileNotFoundError or ValueError of one line naming file and key."""
-    file = path if path.suffix else path / "results.json"
+    file = path / "results.json" if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such results file; `rlvr evaluate` writes one")
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}:{error.lineno}: not JSON ({error.msg})") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"{file}: not text; give a results.json or its folder") from None
     if not isinstance(body, dict) or not isinstance(body.get("results"), dict):
         raise ValueError(f"{file}: key 'results' is missing or no mapping; expected suite name -> metrics")
     try:
@@ -444,16 +447,13 @@ def read_results(path: Path) -> Results:
 
 def read_samples(path: Path) -> list[SampleRecord]:
     """Records of a samples.jsonl or its folder. FileNotFoundError or ValueError naming file, line and key."""
-    file = path if path.suffix else path / "samples.jsonl"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such samples file; `rlvr evaluate` writes one")
+    file = path / "samples.jsonl" if path.is_dir() else path
     records = []
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(SampleRecord.model_validate_json(line))
-            except ValidationError as error:
-                raise ValueError(f"{file}:{number}: {_first_error(error)}") from error
+    for number, line in numbered_lines(file, "samples file; `rlvr evaluate` writes one"):
+        try:
+            records.append(SampleRecord.model_validate_json(line))
+        except ValidationError as error:
+            raise ValueError(f"{file}:{number}: {_first_error(error)}") from error
     return records
 
 

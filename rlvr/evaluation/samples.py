@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_curation import Problem
 from rlvr.evaluation.generate import Generation, Item
+from rlvr.evaluation.lines import numbered_objects
 from rlvr.evaluation.problems import nearest
 
 _PROBLEM_KEYS = ("problem_id", "task_id", "question_id")
@@ -27,13 +26,11 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
     `tokens` (or `completion_tokens`) and `finish_reason` are read where present. ValueError naming file and row for a
     problem the suite lacks, a sample that stands twice, or a row that has no text; FileNotFoundError.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of samples")
     names = {name.casefold(): problem.id for problem in problems for name in (problem.title, problem.id) if name}
     counted: Counter[str] = Counter()
     seen: dict[Item, int] = {}
     found = []
-    for number, row in _rows(path):
+    for number, row in numbered_objects(path, "file of samples"):
         where = f"{path}:{number}"
         name = next((row[key] for key in _PROBLEM_KEYS if key in row), None)
         if name is None:
@@ -100,17 +97,3 @@ def _generation(item: Item, row: dict[str, Any], where: str) -> Generation:
         raise ValueError(f"{where}: 'tokens' must be a whole number from 0 on, got {tokens!r}")
     reason = "length" if row.get("finish_reason") == "length" else "stop"
     return Generation(item, completion if completion is not None else program or "", tokens, reason, program)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}:{number}: not JSON ({error.msg})") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-            yield number, row

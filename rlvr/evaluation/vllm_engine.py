@@ -1,17 +1,23 @@
-"""vLLM in this process as a generation engine for evaluation."""
+"""vLLM in this process as a sampler: every sample is a request with its own seed, reported as soon as it ends."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from rlvr.config import EvaluationRecipe
+from rlvr.config import EvaluationRecipe, RecipeError
+from rlvr.evaluation.generate import Answered
 from rlvr.models import resolve_model
-from rlvr.rollouts.engine import Completion, Sampling
 
 
-class VLLMEngine:
-    """Draws completions with vLLM's `LLM`, which batches by itself. ImportError saying what to install without vLLM."""
+class VLLMSampler:
+    """Draws with vLLM's engine, which batches by itself; what it cannot take at once waits in its queue.
+
+    ImportError saying what to install without vLLM; RecipeError for engine options it does not know and for a prompt
+    longer than the model's context.
+    """
+
+    draws_together = False
 
     def __init__(self, recipe: EvaluationRecipe) -> None:
         try:
@@ -22,36 +28,51 @@ class VLLMEngine:
             ) from None
         section = recipe.model
         assert section is not None
-        self.model = LLM(
-            model=str(resolve_model(section.name_or_path)),
-            dtype=section.dtype,
-            revision=section.revision,
-            trust_remote_code=section.trust_remote_code,
-            seed=recipe.seed,
-        )
-
-    def generate(self, prompts: Sequence[Any], sampling: Sampling, seed: int) -> list[Completion]:
-        """Returns completions in the order of `prompts`; the seed of each row is its own."""
-        from vllm import SamplingParams
-
-        parameters = [
-            SamplingParams(
-                max_tokens=sampling.max_completion_length,
-                temperature=sampling.temperature,
-                top_p=sampling.top_p if sampling.temperature > 0 else 1.0,
-                top_k=sampling.top_k or -1,
-                seed=(seed * 1_000_003 + row) % 2**63,
+        try:
+            self.model = LLM(
+                model=str(resolve_model(section.name_or_path)),
+                dtype=section.dtype,
+                revision=section.revision,
+                trust_remote_code=section.trust_remote_code,
+                seed=recipe.seed,
+                **recipe.engine_options,
             )
-            for row in range(len(prompts))
-        ]
-        texts = [
-            prompt
-            if isinstance(prompt, str)
-            else self.model.get_tokenizer().apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-            for prompt in prompts
-        ]
-        outputs = [answer.outputs[0] for answer in self.model.generate(texts, parameters, use_tqdm=False)]
-        return [
-            Completion(output.text, len(output.token_ids), "length" if output.finish_reason == "length" else "stop")
-            for output in outputs
-        ]
+        except TypeError as error:
+            raise RecipeError(f"engine_options: not those of vllm.LLM: {error}") from None
+        self.tokenizer = self.model.get_tokenizer()
+        self.sampling = recipe.sampling
+
+    def draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        section, engine = self.sampling, self.model.llm_engine
+        rows: dict[str, int] = {}
+        for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            parameters = SamplingParams(
+                max_tokens=section.max_completion_length,
+                temperature=0.0 if greedy else section.temperature,
+                top_p=1.0 if greedy or section.temperature == 0 else section.top_p,
+                top_k=0 if greedy or section.temperature == 0 else section.top_k,
+                seed=seed,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            name = f"{row}-{seed}"
+            rows[name] = row
+            try:
+                engine.add_request(name, {"prompt_token_ids": self._encode(prompt)}, parameters)
+            except ValueError as error:
+                raise RecipeError(f"vLLM refuses a prompt: {' '.join(str(error).split())}") from None
+        while engine.has_unfinished_requests():
+            for output in engine.step():
+                if output.finished:
+                    found = output.outputs[0]
+                    reason = "length" if found.finish_reason == "length" else "stop"
+                    answered(rows[output.request_id], found.text, len(found.token_ids), reason)
+
+    def _encode(self, prompt: Any) -> list[int]:
+        """Token ids; a chat template writes its own special tokens, so none is added to its text."""
+        if isinstance(prompt, str):
+            return list(self.tokenizer(text=prompt)["input_ids"])
+        text = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        return list(self.tokenizer(text=text, add_special_tokens=False)["input_ids"])

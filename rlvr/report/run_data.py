@@ -136,6 +136,8 @@ def load_run(folder: Path) -> Run:
 
     FileNotFoundError when there is no such folder, ValueError when it holds nothing of a run.
     """
+    if folder.is_file():
+        raise FileNotFoundError(f"{folder}: is a file; give the folder of a run, for example runs/quickstart")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; give the folder of a run, for example runs/quickstart")
     run = Run(folder, name=folder.resolve().name)

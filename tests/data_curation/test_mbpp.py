@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_curation import RowError, load_problems
-from data_curation.sources.calls import assert_test, encoded
+from data_curation import RowError, Test, load_problems
+from data_curation.prompts import chat_prompt, filled
+from data_curation.sources.calls import as_assert, assert_test, encoded
 
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "mbpp.jsonl.gz"
 ROW = {
@@ -69,6 +70,34 @@ def test_every_literal_has_a_json_form(value):
     text = assert_test(f"assert f() == {value!r}")
     assert "bool(" not in str(text.call)
     assert json.loads(text.output) == encoded(value)
+
+
+@given(literals, st.sampled_from(["", "x = [1, 2]"]))
+def test_a_test_is_shown_as_the_assert_it_was_made_of(value, setup):
+    test = assert_test(f"assert f('a')[0] == {value!r}", setup)
+    shown = as_assert(test)
+    assert shown.startswith("assert f('a')[0] == ") and assert_test(shown, setup) == test
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["assert not f(1)", "assert 0 < f(1) < 2", "assert [g(), f(1)][1] == 2", "assert [v for v in [f(1)]][0] == True"],
+)
+def test_conditions_are_shown_as_written(text):
+    assert as_assert(assert_test(text)) == text
+    assert as_assert(Test(input="1", output="2")) == ""
+
+
+def test_a_prompt_shows_preamble_and_asserts_where_its_template_asks_for_them(tmp_path):
+    (problem,) = load_problems(write(tmp_path, {**ROW, "test_list": [f"assert add({n}) == {n + 1}" for n in range(5)]}))
+    problem = problem.model_copy(update={"preamble": "import math\n"})
+    template = "{statement}|{preamble}{starter_code}|{asserts}"
+    assert filled(template, problem, "python").split("|") == [
+        "Add up.",
+        "import math\n\n\ndef add(a, b=1):\n",
+        "assert add(0) == 1\nassert add(1) == 2\nassert add(2) == 3",
+    ]
+    assert "import" not in chat_prompt(problem)[0]["content"]
 
 
 def test_setup_code_runs_in_the_namespace_before_the_call():

@@ -92,7 +92,7 @@ def test_ratings_are_read_from_lines_and_json_packed_or_not(tmp_path, capsys):
     assert said[0] == said[1] != ""
     broken = tmp_path / "broken.gz"
     broken.write_bytes(packed.read_bytes()[:40])
-    with pytest.raises(ValueError, match=r"broken\.gz: not text"):
+    with pytest.raises(ValueError, match=r"broken\.gz: cut short"):
         run("rating", "calibrate", broken)
 
 

@@ -72,6 +72,18 @@ def test_other_compositions_of_the_built_in_family_are_no_contamination(
     assert overlapping(heldout, training, prompts) == []
 
 
+@pytest.mark.parametrize("size", [4, 12, 40, 160])
+def test_small_training_sets_of_one_template_raise_few_false_alarms(size: int) -> None:
+    """Few training texts do not show what their template is; the suite's own texts do."""
+    heldout = pipeline_problems(48, [1, 2, 2], 0, split="heldout", vocabulary="core")
+    training = pipeline_problems(400, [1, 2, 2], 0, split="train", vocabulary="core")
+    alarms = 0
+    for seed in range(5):
+        chosen = random.Random(seed).sample(training, size)
+        alarms += len(overlapping(heldout, {"run": Fingerprints([of_problem(problem) for problem in chosen])}))
+    assert alarms / (5 * len(heldout)) < 0.06
+
+
 def test_leaked_statements_and_prompts_of_the_built_in_family_are_found(
     family: tuple[list[Problem], dict[str, Fingerprints]],
 ) -> None:

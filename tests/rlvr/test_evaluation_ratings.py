@@ -295,7 +295,40 @@ def test_codeelo_and_estimate_run_from_samples(tmp_path: Path) -> None:
 def test_estimates_need_ratings(tmp_path: Path) -> None:
     samples = write_samples([r.model_copy(update={"rating": None}) for r in records()], tmp_path)
     answer = run("estimate", str(samples))
-    assert answer.exit_code == 1 and "none of its 2 problems has a rating" in answer.output
+    assert "none of its 2 problems has a rating" in str(answer.exception)
     ratings = tmp_path / "ratings.tsv"
     ratings.write_text("7/A\t900\n7/B\t1400\n")
     assert "2 rated problems" in run("estimate", str(samples), "--ratings", str(ratings)).output
+
+
+def row(**fields: Any) -> str:
+    return json.dumps({"contest_id": 1, "rows": [{"points": 3, "penalty": 0, "old_rating": 1500} | fields]}) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "holds no rounds"),
+        (b"{}\n", "rounds.jsonl:1: key 'contest_id' is missing"),
+        (b'{"contest_id": 1}\n', "rounds.jsonl:1: key 'rows' is missing"),
+        (b'{"contest_id": 1, "rows": []}\n', "'rows' must list the contestants"),
+        (b'{"contest_id": 1, "rows": [{"points": 3}]}\n', "row 1: key 'old_rating' is missing; it has points"),
+        (row(points="3").encode(), "row 1: 'points' must be a number, got \"3\""),
+        (row(points=float("nan")).encode(), "row 1: 'points' must be a number, got NaN"),
+        (b"[1]\n", "rounds.jsonl:1: expected an object, got list"),
+        (b"\xff\xfe\x00", "not text"),
+        (gzip.compress(row().encode() * 99, 0)[:500], "cut short"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_rounds_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "rounds.jsonl"
+    path.write_bytes(content)
+    error = run("changes", str(path)).exception
+    assert isinstance(error, ValueError) and message in str(error) and "\n" not in str(error)
+
+
+def test_rounds_are_read_packed_whatever_the_name_and_newcomers_have_no_rating(tmp_path: Path) -> None:
+    path = tmp_path / "rounds.txt"
+    path.write_bytes(gzip.compress(row(old_rating=None).encode()))
+    assert "1400" in run("changes", str(path)).output
+    assert "no round 9; it has 1" in str(run("changes", str(path), "--contest", "9").exception)

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -26,6 +27,7 @@ from rlvr.evaluation import read_results, read_samples
 from rlvr.evaluation.endpoint import EndpointFailure
 from rlvr.evaluation.evaluate import evaluate
 from rlvr.evaluation.grade import grader_version
+from rlvr.evaluation.journal import Journal
 from rlvr.evaluation.suites import load_suites, shipped_suites, suite_recipe
 from sandbox import Verdict
 
@@ -151,11 +153,11 @@ def test_a_dead_endpoint_is_reported_never_scored_and_what_came_is_kept(
         return solver(body, number) if number < 6 else garbage
 
     with serving(dying) as (url, requests):
-        with pytest.raises(EndpointFailure, match="2 of 4 requests have no usable answer") as caught:
+        with pytest.raises(EndpointFailure, match="4 of 10 requests have no usable answer") as caught:
             evaluate(recipe_for(source, out, **asking(url, concurrency=1)))
         assert "\n" not in str(caught.value) and "the same command continues" in str(caught.value)
         assert not (out / "results.json").exists()
-    assert len(requests) == 6 + 2 * 3
+    assert len(requests) == 6 + 4 * 3
 
     with serving(solver) as (other, requests):
         elsewhere = recipe_for(source, out, **asking(other))
@@ -175,10 +177,69 @@ def test_a_dead_endpoint_is_reported_never_scored_and_what_came_is_kept(
 
 def test_a_refusal_that_no_try_mends_is_not_tried_again(source: Path, tmp_path: Path) -> None:
     with serving(lambda *_: (401, "no such key")) as (url, requests):
-        recipe = recipe_for(source, tmp_path / "out", **asking(url))
-        with pytest.raises(EndpointFailure, match="HTTP 401: 'no such key'"):
+        recipe = recipe_for(source, tmp_path / "out", **asking(url, concurrency=1))
+        with pytest.raises(EndpointFailure, match=r"4 of 10 .*, 6 more were not sent; .* HTTP 401: 'no such key'"):
             evaluate(recipe)
-    assert len(requests) == 4  # the first batch, once each
+    assert len(requests) == 4  # once each, and then no more of them
+
+
+def test_one_request_without_an_answer_does_not_stop_the_others(source: Path, tmp_path: Path) -> None:
+    def picky(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return (400, "too long") if "plus 3." in body["messages"][-1]["content"] else solver(body, number)
+
+    out = tmp_path / "out"
+    with serving(picky) as (url, requests), pytest.raises(EndpointFailure, match=r"2 of 10 requests .* 'too long'"):
+        evaluate(recipe_for(source, out, **asking(url, concurrency=1)))
+    assert len(requests) == 10
+    assert (out / "generations.jsonl").read_text().count('"problem_id"') == 8
+
+
+def test_no_request_waits_for_the_slowest_of_a_batch(source: Path, tmp_path: Path) -> None:
+    others = threading.Event()
+
+    def straggling(body: dict[str, Any], number: int) -> tuple[int, str]:
+        if number == 0:
+            assert others.wait(60)
+        if number == 9:  # the last of all samples; batches are of 4
+            others.set()
+        return solver(body, number)
+
+    with serving(straggling) as (url, requests):
+        evaluate(recipe_for(source, tmp_path / "out", **asking(url, concurrency=2)))
+    assert len(requests) == 15 and others.is_set()
+
+
+def test_a_sample_has_the_same_seed_in_a_run_that_was_stopped(source: Path, tmp_path: Path) -> None:
+    def seeds(requests: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
+        return dict(Counter((r["messages"][-1]["content"], r["seed"]) for r in requests))
+
+    with serving(solver) as (url, whole):
+        evaluate(recipe_for(source, tmp_path / "whole", **asking(url)))
+    assert len(seeds(whole)) == 15
+
+    def dying(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return solver(body, number) if number < 6 else (401, "")
+
+    with serving(dying) as (url, cut), pytest.raises(EndpointFailure):
+        evaluate(recipe_for(source, tmp_path / "cut", **asking(url, concurrency=1)))
+    for name in ("generations.jsonl", "graded.jsonl"):
+        path = tmp_path / "cut" / name
+        path.write_text(path.read_text().replace(url, "http://127.0.0.1:9/v1"))
+    with serving(solver) as (url, rest):
+        for name in ("generations.jsonl", "graded.jsonl"):
+            path = tmp_path / "cut" / name
+            path.write_text(path.read_text().replace("http://127.0.0.1:9/v1", url))
+        evaluate(recipe_for(source, tmp_path / "cut", **asking(url)))
+    assert seeds(cut[:6] + rest) == seeds(whole)
+
+
+def test_a_folder_where_another_process_works_is_refused(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "graded.jsonl", {"suite": "a"})
+    with pytest.raises(ValueError, match="another process is at work"):
+        Journal(tmp_path / "graded.jsonl", {"suite": "a"})
+    first.close()
+    Journal(tmp_path / "graded.jsonl", {"suite": "b"}).close()  # a header alone holds no work to lose
+    assert json.loads((tmp_path / "graded.jsonl").read_text()) == {"suite": "b"}
 
 
 # --- samples made elsewhere ---
@@ -449,6 +510,61 @@ def test_the_command_grades_compares_and_lists(source: Path, tmp_path: Path) -> 
     assert "drive-livecode-v6" in invoke("--list").output
     assert "say what to evaluate" in invoke("--suite", suite, "--data", source).output
     assert invoke("--suite", suite, "--data", source, "--model", "m", "--dry-run").output.startswith("suite: own")
+    two = invoke("--suite", suite, "--data", source, "--model", "m", "--references").output
+    assert "one target at a time, got --references and --model" in two
+    assert "needs the folder of a RUN" in invoke("--suite", suite, "--model", "m", "--all-checkpoints").output
+    absent = invoke("--suite", suite, "--data", source, "--model", "nowhere", "--out", tmp_path / "n")
+    assert "model nowhere: no such folder" in str(absent.exception) and not (tmp_path / "n").exists()
+
+
+def test_exit_codes_tell_bad_input_from_a_failure_on_the_way(source: Path, tmp_path: Path) -> None:
+    def ended(*arguments: Any) -> tuple[int, list[str]]:
+        command = [sys.executable, "-m", "rlvr.cli", "evaluate", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        return done.returncode, done.stderr.strip().splitlines()
+
+    suite = own_suite(tmp_path)
+    code, lines = ended("compare", tmp_path / "a")
+    assert code == 2 and lines[-1] == "rlvr: compare needs at least two results"
+    target = ("--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--out", tmp_path / "dead")
+    code, lines = ended("--suite", suite, "--data", source, *target, "endpoint.tries=1")
+    assert code == 1 and lines[-1].startswith("rlvr: http://127.0.0.1:9/v1: ") and "ConnectError" in lines[-1]
+
+
+@pytest.mark.slow
+def test_samples_drawn_by_a_real_vllm(wide_warm_model: Path, problems_file: Path, tmp_path: Path) -> None:
+    """Greedy completions are those of transformers; sampled ones are the same when the first half is drawn alone."""
+    python = os.environ.get("RLVR_VLLM_PYTHON")
+    if not python:
+        pytest.skip("RLVR_VLLM_PYTHON names no Python with vLLM")
+    suite = tmp_path / "pipelines.yaml"
+    suite.write_text(
+        "suite: pipelines\ndescription: tiny\ndata: {problems: '{data}', limit: 6}\nprompt: {style: plain}\n"
+        "sampling: {n: 2, k: [1], max_completion_length: 24, batch_size: 4}\n"
+    )
+    shared = ("--suite", str(suite), "--data", str(problems_file), "--model", str(wide_warm_model), "judge.workers=1")
+    options = "engine_options={enforce_eager: true, max_model_len: 256, gpu_memory_utilization: 0.1}"
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    drawn = {}
+    for name, extra in (("whole", []), ("half", ["data.limit=3"])):
+        command = [python, "-m", "rlvr.cli", "evaluate", *shared, "--engine", "vllm", options, *extra]
+        done = subprocess.run(
+            [*command, "--out", str(tmp_path / name)], env=environment, capture_output=True, text=True, timeout=1800
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        (samples,) = (tmp_path / name).rglob("samples.jsonl")
+        drawn[name] = {r.key: (r.completion, r.completion_tokens, r.finish_reason) for r in read_samples(samples)}
+    assert len(drawn["whole"]) == 18 and len(drawn["half"]) == 9
+    assert drawn["half"].items() <= drawn["whole"].items()
+    assert invoke(*shared, "--out", tmp_path / "here").exit_code == 0
+    (samples,) = (tmp_path / "here").rglob("samples.jsonl")
+    greedy = {r.key: (r.completion, r.completion_tokens, r.finish_reason) for r in read_samples(samples) if r.greedy}
+    assert greedy.items() <= drawn["whole"].items()
 
 
 def test_the_local_engine_writes_what_generate_writes(tiny_model: Path) -> None:
