@@ -75,7 +75,11 @@ def run(arguments: tuple[str, ...], list_suites: bool, dry_run: bool, regrade: b
         from rlvr.evaluation.evaluate import evaluate as measure
 
         results = measure(recipe, regrade=regrade)
-        for line in of_references(recipe) if recipe.samples == "references" else summary(results):
+        if recipe.samples == "references":
+            lines = of_references(recipe)
+        else:
+            lines = summary(results) + published(recipe.suite, options["suites"])
+        for line in lines:
             click.echo(line)
         click.echo(Path(recipe.output_dir) / "results.json")
 
@@ -211,6 +215,20 @@ def summary(results: Results) -> list[str]:
     cost = results.cost
     lines.append(f"cost: {cost.tokens:,} tokens, {cost.generate_s:.0f} s generating, {cost.grade_s:.0f} s grading")
     return lines
+
+
+def published(name: str, suites: Sequence[str]) -> list[str]:
+    """What others publish for the suite, as its definition says."""
+    from rlvr.evaluation.suites import load_suites
+
+    known = [suite for given in suites for suite in load_suites(given) if suite.suite == name and suite.published]
+    if not known:
+        return []
+    shown = "; ".join(
+        f"{model} {', '.join(f'{metric} {value:.3f}' for metric, value in metrics.items())}"
+        for model, metrics in known[0].published.items()
+    )
+    return [f"{name}: published, with their own prompts, sampling and judges: {shown}"]
 
 
 def of_references(recipe: EvaluationRecipe) -> list[str]:

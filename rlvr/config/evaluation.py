@@ -98,7 +98,7 @@ class SuiteDefinition(Strict):
     sampling: SamplingSection = SamplingSection()
     limits: LimitsSection = LimitsSection()
     grader: str | None = None
-    published: dict[str, dict[str, float]] = Field(default_factory=dict)  # model -> metric -> value, for comparison
+    published: dict[str, dict[str, float]] = Field(default_factory=dict)  # model -> metric -> value; printed beside
 
 
 class SuiteGroup(Strict):

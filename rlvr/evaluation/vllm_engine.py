@@ -8,6 +8,7 @@ from typing import Any
 from rlvr.config import EvaluationRecipe, RecipeError
 from rlvr.evaluation.generate import Answered
 from rlvr.models import resolve_model
+from rlvr.rollouts.prompts import completion_text
 
 
 class VLLMSampler:
@@ -47,8 +48,17 @@ class VLLMSampler:
         from vllm.sampling_params import RequestOutputKind
 
         section, engine = self.sampling, self.model.llm_engine
+        encoded = [self._encode(prompt) for prompt in prompts]
+        context = engine.model_config.max_model_len
+        longest = max(range(len(encoded)), key=lambda row: len(encoded[row]))
+        if len(encoded[longest]) >= context:
+            start = " ".join(completion_text(prompts[longest]).split())[:60]
+            raise RecipeError(
+                f"a prompt has {len(encoded[longest])} tokens and vLLM's context {context} ({start!r} ...); raise "
+                "engine_options.max_model_len, or leave the problem out with data.exclude"
+            )
         rows: dict[str, int] = {}
-        for row, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+        for row, (ids, seed) in enumerate(zip(encoded, seeds, strict=True)):
             parameters = SamplingParams(
                 max_tokens=section.max_completion_length,
                 temperature=0.0 if greedy else section.temperature,
@@ -59,10 +69,7 @@ class VLLMSampler:
             )
             name = f"{row}-{seed}"
             rows[name] = row
-            try:
-                engine.add_request(name, {"prompt_token_ids": self._encode(prompt)}, parameters)
-            except ValueError as error:
-                raise RecipeError(f"vLLM refuses a prompt: {' '.join(str(error).split())}") from None
+            engine.add_request(name, {"prompt_token_ids": ids}, parameters)
         while engine.has_unfinished_requests():
             for output in engine.step():
                 if output.finished:

@@ -63,7 +63,8 @@ def find_entries(folders: Iterable[Path]) -> list[Entry]:
     for folder in folders:
         paths = [folder] if folder.is_file() else sorted(folder.glob("**/results.json"))
         for path in paths:
-            found.setdefault(path.resolve(), (*_named(path.resolve().parent), read_results(path)))
+            results = read_results(path)
+            found.setdefault(path.resolve(), (*_named(path.resolve().parent, results), results))
     if not found:
         raise FileNotFoundError(f"{', '.join(map(str, folders))}: no results.json there; `rlvr evaluate` writes them")
     entries = []
@@ -71,17 +72,21 @@ def find_entries(folders: Iterable[Path]) -> list[Entry]:
         clash = sum(
             other[0] == name and set(other[3].results) & set(results.results) != set() for other in found.values()
         )
-        label = f"{run}/{name}" if clash > 1 and run else name
+        model = path.parent.parent if path.parent.name in results.results else path.parent
+        label = name if clash < 2 else f"{run or model.parent.name}/{name}"
         entries += [Entry(label, suite, path.parent, results, run, step) for suite in results.results]
     return entries
 
 
-def _named(folder: Path) -> tuple[str, str, int | None]:
-    """(name, run, step) of the folder of a results.json, from where it lies: RUN/evaluation/NAME[/SUITE]."""
+def _named(folder: Path, results: Results) -> tuple[str, str, int | None]:
+    """(name, run, step) of the folder of a results.json, from where it lies: [RUN/evaluation/]NAME[/SUITE]."""
     parts = folder.parts
     place = max((i for i, part in enumerate(parts[:-1]) if part == "evaluation"), default=None)
     run = parts[place - 1] if place else ""
-    name = parts[place + 1] if place is not None else folder.name
+    if place is not None:
+        name = parts[place + 1]
+    else:
+        name = folder.parent.name if folder.name in results.results else folder.name
     match = _PLACE.search(name)
     return name, run, int(match[1]) if match else None
 
@@ -120,7 +125,11 @@ def _section(number: int, suite: str, entries: list[Entry]) -> dict[str, Any]:
         "number": number,
         "suite": suite,
         "ks": ks,
-        "rows": [{"entry": entry, "metrics": entry.metrics, "behind": behind.get(entry.label)} for entry in ranked],
+        "first": "pass@1" if all(entry.results.n_samples == 1 for entry in entries) else "avg@1",
+        "rows": [
+            {"entry": entry, "metrics": entry.metrics, "behind": behind.get(entry.label), "drawn": _drawn(entry)}
+            for entry in ranked
+        ],
         "rated": any(entry.metrics.estimated_rating for entry in entries),
         "greedy": any(entry.metrics.greedy for entry in entries),
         "contaminated": {
@@ -136,6 +145,20 @@ def _section(number: int, suite: str, entries: list[Entry]) -> dict[str, Any]:
         "clipped": clipped,
         "problems": max(entry.metrics.problems for entry in entries),
     }
+
+
+def _drawn(entry: Entry) -> str:
+    """How many samples a problem has, and how they were drawn, as far as that is known."""
+    number, config = entry.results.n_samples, entry.results.config
+    if config.get("samples") is not None or not config.get("sampling"):
+        return str(number)
+    temperature = config["sampling"]["temperature"]
+    return f"{number}, greedy" if temperature == 0 else f"{number} at {temperature:g}"
+
+
+def _in_order(name: str) -> list[tuple[int, str]]:
+    """Sort key that puts humaneval/9 before humaneval/10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.findall(r"[0-9]+|[^0-9]+", name)]
 
 
 def _other_problems(ranked: Sequence[Entry]) -> dict[str, int]:
@@ -209,7 +232,7 @@ def _matrix(number: int, ranked: Sequence[Entry]) -> tuple[str, list[str], bool]
 
     def order(problem: str) -> tuple[Any, ...]:
         known = [share for share in shares[problem] if share is not None]
-        return difficulty_key(problems[problem]), -float(np.mean(known)) if known else 1.0, problem
+        return difficulty_key(problems[problem]), -float(np.mean(known)) if known else 1.0, _in_order(problem)
 
     names = sorted(problems, key=order)
     samples = [_samples(entry) for entry in ranked]

@@ -616,3 +616,11 @@ def test_all_checkpoints_of_a_run_are_evaluated(warm_model: Path, problems_file:
     assert sorted(p.parent.parent.name for p in run.glob("evaluation/*/p/results.json")) == [
         "checkpoint-10", "checkpoint-2", "final"
     ]  # fmt: skip
+
+
+def test_what_others_publish_is_printed_beside(source: Path, tmp_path: Path) -> None:
+    suite = own_suite(tmp_path)
+    suite.write_text(json.dumps(json.loads(suite.read_text()) | {"published": {"Their model": {"pass@1": 0.25}}}))
+    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
+    answer = invoke("--suite", suite, "--data", source, "--samples", file, "--out", tmp_path / "e", "judge.workers=1")
+    assert "own: published, with their own prompts, sampling and judges: Their model pass@1 0.250" in answer.output

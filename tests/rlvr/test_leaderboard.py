@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -85,6 +88,24 @@ def test_the_page_holds_ranks_intervals_curves_and_warnings(runs: Path, tmp_path
     assert order[0] == "step-000100" and order[-1] == "step-000000"
     assert "12 of 30" in text and "estimated rating" in text and "behind the best" in text
     assert "<script>alert" not in text and [p.name for p in out.parent.iterdir()] == ["leaderboard.html"]
+
+
+def test_names_without_a_run_are_those_of_the_models_and_differ(tmp_path: Path) -> None:
+    for place in ("x/small", "y/small", "x/large"):
+        write_evaluation(tmp_path / place / "contest", 0.5, 1)
+    labels = {entry.label for entry in find_entries([tmp_path / "x", tmp_path / "y"])}
+    assert labels == {"x/small", "y/small", "large"}
+
+
+def test_one_greedy_sample_is_called_so_and_names_are_in_order(tmp_path: Path) -> None:
+    records = [SampleRecord(problem_id=f"humaneval/{n}", verdict="WA") for n in (10, 9, 1)]
+    config = {"sampling": {"temperature": 0.0}}
+    results = build_results({"humaneval": records}, checkpoint="m", ks=[1], config=config)
+    write_results(results, tmp_path / "m" / "humaneval")
+    page = render_leaderboard([tmp_path], tmp_path / "leaderboard.html").read_text(encoding="utf-8")
+    assert "pass@1</th>" in page and "avg@1" not in page and ">1, greedy</td>" in page
+    index = json.loads(gzip.decompress(base64.b64decode(page.split('id="matrix-0">')[1].split("<")[0])))
+    assert [name for name, _ in index["problems"]] == ["humaneval/1", "humaneval/9", "humaneval/10"]
 
 
 def test_models_that_met_other_problems_are_named(runs: Path, tmp_path: Path) -> None:
