@@ -67,17 +67,25 @@ class _Sender:
         self._tests: dict[str, tuple[TestCase, ...]] = {}
         self._lock = threading.Lock()
         self._max_batch = _BATCH
-        self._troubled = False
+        self._unanswered: set[str] = set()  # jobs whose latest message the service did not answer
+        self._silent = False
 
     def _notice(self, exchange: Exchange) -> None:
-        """Says once when the service stops answering, and once when it is back."""
+        """Says once when the service stops answering, and once when it answers every job again."""
         with self._lock:
-            before, self._troubled = self._troubled, exchange.trouble is not None
-        if exchange.trouble is not None and not before:
+            (self._unanswered.discard if exchange.trouble is None else self._unanswered.add)(exchange.job)
+            before, now = self._silent, bool(self._unanswered)
+            self._silent = now
+        if now and not before:
             lasting = self._patience.lasting_s
             logger.warning("judge service %s: %s; asked again for up to %g s", self.url, exchange.trouble, lasting)
-        elif exchange.trouble is None and before:
+        elif before and not now:
             logger.warning("judge service %s: answers again", self.url)
+
+    def _forget(self, exchange: Exchange) -> None:
+        """A job that is over, answered or given up, no longer tells whether the service answers."""
+        with self._lock:
+            self._unanswered.discard(exchange.job)
 
     def _meet(self, health: Any) -> str:
         """The protection level of the service that sent `health`; ServiceRefused where it is not the one wanted."""
@@ -250,6 +258,8 @@ class JudgeClient(_Sender):
                 self._carry_out(exchange, news.put, over)
             except BaseException as error:
                 news.put(error)
+            finally:
+                self._forget(exchange)
 
         threads = ThreadPoolExecutor(min(self._concurrency, len(exchanges)), thread_name_prefix="judge-client")
         try:
@@ -395,6 +405,8 @@ class AsyncJudgeClient(_Sender):
                     await self._carry_out(exchange, news)
             except Exception as error:
                 news.put_nowait(error)
+            finally:
+                self._forget(exchange)
 
         exchanges = self._exchanges(orders, stop, keep_output)
         tasks = [asyncio.create_task(carry_out(each)) for each in exchanges]

@@ -9,13 +9,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
+import httpx
 import psutil
 import pytest
-from running_service import ADDING, PATIENT, ROOT, SUMS, TOKEN, Process
+from running_service import ADDING, PATIENT, ROOT, SUMS, TOKEN, Process, Running
 
 from sandbox import Judgement, Submission, Verdict
 from sandbox.service.client import JudgeClient, Patience, ServiceUnreachable
+from sandbox.service.exchange import Exchange
 
 SLEEPY = "import time; time.sleep(0.3); print(sum(map(int, input().split())))"
 
@@ -85,6 +89,33 @@ def test_a_service_killed_and_started_again_loses_nothing(start_service: Callabl
     again[0].join()
     assert sorted(index for index, _ in seen) == list(range(10))
     assert [verdict for _, verdict in seen] == [Verdict.AC] * 10
+
+
+def test_one_outage_is_said_once_while_other_jobs_are_still_answered(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner = JudgeClient._send
+    cut: list[str] = []
+    broken, other_done = threading.Event(), threading.Event()
+
+    def send(self: JudgeClient, exchange: Exchange, *rest: Any) -> Any:
+        if not cut or (len(cut) == 1 and exchange.job == cut[0]):
+            cut.append(exchange.job)
+            if len(cut) == 2:
+                broken.set()
+                assert other_done.wait(120)
+            raise httpx.ReadError("cut")
+        return inner(self, exchange, *rest)
+
+    monkeypatch.setattr(JudgeClient, "_send", send)
+    with JudgeClient(running.url, TOKEN) as client, ThreadPoolExecutor(1) as thread:
+        interrupted = thread.submit(client.judge, ADDING, SUMS)
+        assert broken.wait(120)
+        assert client.judge(ADDING, SUMS).verdict is Verdict.AC
+        other_done.set()
+        assert interrupted.result().verdict is Verdict.AC
+    said = [record.getMessage() for record in caplog.records if "judge service" in record.getMessage()]
+    assert len(said) == 2 and "cut; asked again" in said[0] and "answers again" in said[1]
 
 
 def test_a_service_told_to_stop_answers_what_it_has_and_leaves_no_process(
