@@ -105,3 +105,24 @@ def warmed(model: Path, demonstrations: Path, folder: Path) -> Path:
             }
         )
     )
+
+
+@pytest.fixture
+def sums_file(tmp_path: Path) -> Path:
+    """The problems of `sums`."""
+    from sums import PROBLEMS
+
+    from data_curation import save_problems
+
+    path = tmp_path / "problems.jsonl"
+    save_problems(PROBLEMS, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def vllm_python() -> str:
+    """A Python with vLLM, which may be another than this one: RLVR_VLLM_PYTHON=/path/to/venv/bin/python."""
+    python = os.environ.get("RLVR_VLLM_PYTHON")
+    if not python:
+        pytest.skip("RLVR_VLLM_PYTHON names no Python with vLLM")
+    return python

@@ -14,12 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "dtype"), [("qwen3_moe", "bfloat16"), ("glm4_moe", "float32")])
-def test_replay_closes_the_gap_between_vllm_and_the_trainer(family: str, dtype: str, tmp_path: Path) -> None:
-    python = os.environ.get("RLVR_VLLM_PYTHON")
-    if not python:
-        pytest.skip("RLVR_VLLM_PYTHON names no Python with vLLM")
+def test_replay_closes_the_gap_between_vllm_and_the_trainer(
+    vllm_python: str, family: str, dtype: str, tmp_path: Path
+) -> None:
     out = tmp_path / "result.json"
-    command = [python, str(ROOT / "benchmarks" / "moe_replay.py"), "--family", family, "--dtype", dtype]
+    command = [vllm_python, str(ROOT / "benchmarks" / "moe_replay.py"), "--family", family, "--dtype", dtype]
     done = subprocess.run(
         [*command, "--out", str(out)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

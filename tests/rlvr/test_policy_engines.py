@@ -221,11 +221,7 @@ def test_unknown_lengths_come_first_then_the_longest(expected):
 
 
 @pytest.mark.slow
-def test_a_real_vllm_server_takes_over_weights_exactly(wide_warm_model, problems_file, tmp_path):
-    """Needs a Python with vLLM: RLVR_VLLM_PYTHON=/path/to/venv/bin/python (its environment needs no trainer)."""
-    python = os.environ.get("RLVR_VLLM_PYTHON")
-    if not python:
-        pytest.skip("RLVR_VLLM_PYTHON names no Python with vLLM")
+def test_a_real_vllm_server_takes_over_weights_exactly(vllm_python, wide_warm_model, problems_file, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -240,7 +236,7 @@ def test_a_real_vllm_server_takes_over_weights_exactly(wide_warm_model, problems
     with (tmp_path / "vllm.log").open("w") as log:
         process = subprocess.Popen(
             [
-                python,
+                vllm_python,
                 "-m",
                 "rlvr.rollouts.vllm_server",
                 "--model",

@@ -1,0 +1,166 @@
+"""Evaluations through an endpoint that answers, fails, or is slow; the real judge."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from endpoint_server import serving
+from sums import asking, recipe_for, solver
+
+from rlvr.config import RecipeError
+from rlvr.evaluation import endpoint as endpoint_module
+from rlvr.evaluation import read_samples
+from rlvr.evaluation.endpoint import EndpointFailure
+from rlvr.evaluation.evaluate import evaluate
+from rlvr.evaluation.grade import grader_version
+from sandbox import Verdict
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = endpoint_module.EndpointSampler.__init__
+
+    def quick(self: Any, endpoint: Any, sampling: Any, pause_s: float = 0.01) -> None:
+        original(self, endpoint, sampling, pause_s)
+
+    monkeypatch.setattr(endpoint_module.EndpointSampler, "__init__", quick)
+
+
+def test_an_endpoint_is_sampled_graded_and_scored(
+    sums_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
+    out = tmp_path / "out"
+    with serving(solver) as (url, requests):
+        results = evaluate(recipe_for(sums_file, out, **asking(url)))
+    metrics = results.results["sums"]
+    assert metrics.pass_at[1].value == pytest.approx(3 / 5) and metrics.greedy is not None
+    assert metrics.by_difficulty["hard"].pass_at[1].value == 0.5
+    assert metrics.estimated_rating is not None and metrics.estimated_rating.problems == 5
+    assert list(metrics.by_month) == [f"2025-0{m}" for m in range(1, 6)]
+    assert len(requests) == 15 and Counter(r["temperature"] for r in requests) == {0.7: 10, 0.0: 5}
+    assert {r["path"] for r in requests} == {"/v1/chat/completions"} and requests[0]["key"] == "Bearer secret-key"
+    records = read_samples(out)
+    assert [(r.problem_id, r.greedy, r.sample) for r in records[:4]] == [
+        ("sum/0", False, 0), ("sum/0", False, 1), ("sum/0", True, 0), ("sum/1", False, 0)
+    ]  # fmt: skip
+    first = records[0]
+    assert first.completion_tokens == 7 and first.program == "print(int(input()) + 0)\n"
+    assert first.cases == [Verdict.AC, Verdict.AC] and first.grader == grader_version()
+    assert sorted(p.name for p in out.iterdir()) == [
+        "config.resolved.yaml", "contamination.json", "environment.json", "results.json", "samples.jsonl"
+    ]  # fmt: skip
+    assert not any("secret-key" in p.read_text() for p in out.iterdir())
+    with serving(lambda *_: (500, "")) as (url2, requests):  # finished: read back, nobody is asked
+        again = evaluate(recipe_for(sums_file, out, **asking(url)))
+        assert again == results and not requests
+        with pytest.raises(RecipeError, match="another model"):
+            evaluate(recipe_for(sums_file, out, **asking(url2)))
+
+
+def test_a_server_in_trouble_is_asked_again(sums_file: Path, tmp_path: Path) -> None:
+    troubles = [(429, "slow down"), (500, "oops"), (0, ""), (200, "{\"choices\": [{\"mess"), (200, "<html>"),
+                (200, "{}"), (200, json.dumps({"choices": [{"message": {"content": None}}]}))]  # fmt: skip
+
+    def moody(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return troubles[number] if number < len(troubles) else solver(body, number)
+
+    with serving(moody) as (url, requests):
+        results = evaluate(recipe_for(sums_file, tmp_path / "out", **asking(url, tries=8)))
+    assert len(requests) == 15 + len(troubles)
+    assert results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("garbage", [(503, "down"), (200, '{"choices": [{"mess')])
+def test_a_dead_endpoint_is_reported_never_scored_and_what_came_is_kept(
+    sums_file: Path, tmp_path: Path, garbage: tuple[int, str]
+) -> None:
+    out = tmp_path / "out"
+
+    def dying(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return solver(body, number) if number < 6 else garbage
+
+    with serving(dying) as (url, requests):
+        with pytest.raises(EndpointFailure, match="4 of 10 requests have no usable answer") as caught:
+            evaluate(recipe_for(sums_file, out, **asking(url, concurrency=1)))
+        assert "\n" not in str(caught.value) and "the same command continues" in str(caught.value)
+        assert not (out / "results.json").exists()
+    assert len(requests) == 6 + 4 * 3
+
+    with serving(solver) as (other, requests):
+        elsewhere = recipe_for(sums_file, out, **asking(other))
+        with pytest.raises(RecipeError, match="belongs to another evaluation"):
+            evaluate(elsewhere)
+    port = int(url.rpartition(":")[2].split("/")[0])
+    assert port
+    (out / "generations.jsonl").write_text((out / "generations.jsonl").read_text().replace(url, other))
+    (out / "graded.jsonl").write_text((out / "graded.jsonl").read_text().replace(url, other))
+    with serving(solver) as (third, requests):
+        for name in ("generations.jsonl", "graded.jsonl"):
+            (out / name).write_text((out / name).read_text().replace(other, third))
+        results = evaluate(recipe_for(sums_file, out, **asking(third)))
+    assert len(requests) == 15 - 6  # nothing is asked twice
+    assert len(read_samples(out)) == 15 and results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
+
+
+def test_a_refusal_that_no_try_mends_is_not_tried_again(sums_file: Path, tmp_path: Path) -> None:
+    with serving(lambda *_: (401, "no such key")) as (url, requests):
+        recipe = recipe_for(sums_file, tmp_path / "out", **asking(url, concurrency=1))
+        with pytest.raises(EndpointFailure, match=r"4 of 10 .*, 6 more were not sent; .* HTTP 401: 'no such key'"):
+            evaluate(recipe)
+    assert len(requests) == 4  # once each, and then no more of them
+
+
+def test_one_request_without_an_answer_does_not_stop_the_others(sums_file: Path, tmp_path: Path) -> None:
+    def picky(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return (400, "too long") if "plus 3." in body["messages"][-1]["content"] else solver(body, number)
+
+    out = tmp_path / "out"
+    with serving(picky) as (url, requests), pytest.raises(EndpointFailure, match=r"2 of 10 requests .* 'too long'"):
+        evaluate(recipe_for(sums_file, out, **asking(url, concurrency=1)))
+    assert len(requests) == 10
+    assert (out / "generations.jsonl").read_text().count('"problem_id"') == 8
+
+
+def test_no_request_waits_for_the_slowest_of_a_batch(sums_file: Path, tmp_path: Path) -> None:
+    others = threading.Event()
+
+    def straggling(body: dict[str, Any], number: int) -> tuple[int, str]:
+        if number == 0:
+            assert others.wait(60)
+        if number == 9:  # the last of all samples; batches are of 4
+            others.set()
+        return solver(body, number)
+
+    with serving(straggling) as (url, requests):
+        evaluate(recipe_for(sums_file, tmp_path / "out", **asking(url, concurrency=2)))
+    assert len(requests) == 15 and others.is_set()
+
+
+def test_a_sample_has_the_same_seed_in_a_run_that_was_stopped(sums_file: Path, tmp_path: Path) -> None:
+    def seeds(requests: list[dict[str, Any]]) -> dict[tuple[str, int], int]:
+        return dict(Counter((r["messages"][-1]["content"], r["seed"]) for r in requests))
+
+    with serving(solver) as (url, whole):
+        evaluate(recipe_for(sums_file, tmp_path / "whole", **asking(url)))
+    assert len(seeds(whole)) == 15
+
+    def dying(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return solver(body, number) if number < 6 else (401, "")
+
+    with serving(dying) as (url, cut), pytest.raises(EndpointFailure):
+        evaluate(recipe_for(sums_file, tmp_path / "cut", **asking(url, concurrency=1)))
+    for name in ("generations.jsonl", "graded.jsonl"):
+        path = tmp_path / "cut" / name
+        path.write_text(path.read_text().replace(url, "http://127.0.0.1:9/v1"))
+    with serving(solver) as (url, rest):
+        for name in ("generations.jsonl", "graded.jsonl"):
+            path = tmp_path / "cut" / name
+            path.write_text(path.read_text().replace("http://127.0.0.1:9/v1", url))
+        evaluate(recipe_for(sums_file, tmp_path / "cut", **asking(url)))
+    assert seeds(cut[:6] + rest) == seeds(whole)
