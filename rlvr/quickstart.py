@@ -13,22 +13,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlvr.config import (
-    DataSection,
     EvaluationRecipe,
-    GRPORecipe,
     ModelSection,
-    PromptSection,
     QuickstartRecipe,
     SFTRecipe,
     write_resolved,
 )
 from rlvr.config.evaluation import EvaluationData
-from rlvr.config.quickstart import StageSection
+from rlvr.config.quickstart import PROMPT
 
-PROMPT = PromptSection(style="plain")
 CHECKPOINTS = ("sft", "stage1", "stage2")
 
 
@@ -39,16 +35,16 @@ def quickstart(recipe: QuickstartRecipe) -> Path:
     folder = Path(recipe.output_dir)
     write_resolved(recipe, folder)
     with _announced("1/6 curate the built-in problems"):
-        curated = _curate(recipe, folder / "curation")
+        _curate(recipe)
     with _announced("2/6 build a tiny policy and warm it up (SFT)"):
-        sft = _sft(recipe, folder, curated)
+        sft = _sft(recipe)
     with _announced("3/6 GRPO stage 1: broad set"):
-        stage1 = _stage(recipe, recipe.stage1, "stage1", sft, curated, folder)
+        stage1 = _stage(recipe, "stage1", sft)
     with _announced("4/6 GRPO stage 2: hard focus"):
-        stage2 = _stage(recipe, recipe.stage2, "stage2", stage1, curated, folder)
+        stage2 = _stage(recipe, "stage2", stage1)
     with _announced("5/6 evaluate on held-out problem families"):
         results = {
-            name: _evaluate(recipe, name, checkpoint, curated, folder)
+            name: _evaluate(recipe, name, checkpoint)
             for name, checkpoint in zip(CHECKPOINTS, (sft, stage1, stage2), strict=True)
         }
     with _announced("6/6 report"):
@@ -70,23 +66,22 @@ def _use_cores(recipe: QuickstartRecipe) -> None:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here comes from a hub
 
 
-def _curate(recipe: QuickstartRecipe, out: Path) -> Path:
-    from data_curation.config import CurationConfig
+def _curate(recipe: QuickstartRecipe) -> None:
     from data_curation.pipeline import curate
 
-    curate(CurationConfig(**{"seed": recipe.seed, **recipe.curation}), out)
-    return out
+    curate(recipe.curation, recipe.curated)
 
 
-def _sft(recipe: QuickstartRecipe, folder: Path, curated: Path) -> Path:
-    model = folder / "model"
+def _sft(recipe: QuickstartRecipe) -> Path:
+    folder = Path(recipe.output_dir)
+    model, demonstrations = folder / "model", recipe.curated / "sft.parquet"
     if not model.is_dir():
         import pyarrow.parquet as pq
 
         from rlvr.models import build_tiny_policy
 
         size = recipe.model
-        rows = pq.read_table(curated / "sft.parquet", columns=["prompt", "completion"]).to_pylist()
+        rows = pq.read_table(demonstrations, columns=["prompt", "completion"]).to_pylist()
         build_tiny_policy(
             (row["prompt"] + row["completion"] for row in rows[: size.tokenizer_samples]),
             model,
@@ -101,47 +96,29 @@ def _sft(recipe: QuickstartRecipe, folder: Path, curated: Path) -> Path:
             output_dir=str(folder / "sft"),
             seed=recipe.seed,
             model=ModelSection(name_or_path=str(model)),
-            data=str(curated / "sft.parquet"),
+            data=str(demonstrations),
             sft=recipe.sft,
             tracking=recipe.tracking,
         )
     )
 
 
-def _stage(
-    recipe: QuickstartRecipe, section: StageSection, stage: str, start: Path, curated: Path, folder: Path
-) -> Path:
+def _stage(recipe: QuickstartRecipe, name: Literal["stage1", "stage2"], start: Path) -> Path:
     from rlvr.training.grpo import train_grpo
 
-    return train_grpo(
-        GRPORecipe(
-            name=f"{recipe.name}-{stage}",
-            output_dir=str(folder / stage),
-            stage=stage,
-            seed=recipe.seed,
-            model=ModelSection(name_or_path=str(start)),
-            data=DataSection(problems=str(curated / "train.parquet"), tags=section.tags),
-            prompt=PROMPT,
-            grpo=section.grpo,
-            budget=section.budget,
-            curriculum=section.curriculum,
-            moe=recipe.moe,
-            judge=recipe.judge,
-            tracking=recipe.tracking,
-        )
-    )
+    return train_grpo(recipe.stage(name, start))
 
 
-def _evaluate(recipe: QuickstartRecipe, name: str, checkpoint: Path, curated: Path, folder: Path) -> Any:
+def _evaluate(recipe: QuickstartRecipe, name: str, checkpoint: Path) -> Any:
     from rlvr.evaluation.evaluate import evaluate
 
     return evaluate(
         EvaluationRecipe(
             suite="heldout",
-            output_dir=str(folder / "evaluation" / name),
+            output_dir=str(Path(recipe.output_dir) / "evaluation" / name),
             seed=recipe.seed,
             model=ModelSection(name_or_path=str(checkpoint)),
-            data=EvaluationData(problems=str(curated / "heldout.parquet"), tags=["pipelines"]),
+            data=EvaluationData(problems=str(recipe.curated / "heldout.parquet"), tags=["pipelines"]),
             prompt=PROMPT,
             sampling=recipe.evaluation,
             judge=recipe.judge,

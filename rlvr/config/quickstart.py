@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from data_curation import CurationConfig
 from rlvr.config.evaluation import SamplingSection
-from rlvr.config.grpo import BudgetSection, CurriculumSection, GRPOSection
+from rlvr.config.grpo import BudgetSection, CurriculumSection, GRPORecipe, GRPOSection
 from rlvr.config.load import Strict
 from rlvr.config.moe import MoESection
-from rlvr.config.sections import JudgeSection, TrackingSection
+from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 from rlvr.config.sft import SFTSection
 
 # What `--model tiny-moe` changes: experts, and two updates a step, so that the second replays the first one's routes.
@@ -22,6 +24,9 @@ TINY_MOE = (
     "moe.ranks=4",
     *(f"stage{n}.grpo.{key}" for n in (1, 2) for key in ("updates_per_step=2", "per_device_train_batch_size=64")),
 )
+
+
+PROMPT = PromptSection(style="plain")
 
 
 class TinyModelSection(Strict):
@@ -56,7 +61,7 @@ class QuickstartRecipe(Strict):
     output_dir: str = Field(default="runs/quickstart", min_length=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1)  # torch threads; None: the cores, at most 4
-    curation: dict[str, Any] = Field(default_factory=dict)  # keys of data_curation.CurationConfig
+    curation: CurationConfig = CurationConfig()  # its seed is this recipe's unless it has its own
     model: TinyModelSection = TinyModelSection()
     sft: SFTSection
     stage1: StageSection
@@ -66,7 +71,46 @@ class QuickstartRecipe(Strict):
     judge: JudgeSection = JudgeSection()
     tracking: TrackingSection = TrackingSection()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_seed(cls, values: Any) -> Any:
+        curation = values.get("curation", {}) if isinstance(values, dict) else None
+        if isinstance(curation, dict) and "seed" in values:
+            return values | {"curation": {"seed": values["seed"]} | curation}
+        return values
+
+    @property
+    def curated(self) -> Path:
+        """The folder of the curated problems."""
+        return Path(self.output_dir) / "curation"
+
+    def stage(self, name: Literal["stage1", "stage2"], start: Path) -> GRPORecipe:
+        """The recipe of a GRPO stage that begins with the checkpoint `start`."""
+        section = self.stage1 if name == "stage1" else self.stage2
+        return GRPORecipe(
+            name=f"{self.name}-{name}",
+            output_dir=str(Path(self.output_dir) / name),
+            stage=name,
+            seed=self.seed,
+            model=ModelSection(name_or_path=str(start)),
+            data=DataSection(problems=str(self.curated / "train.parquet"), tags=section.tags),
+            prompt=PROMPT,
+            grpo=section.grpo,
+            budget=section.budget,
+            curriculum=section.curriculum,
+            moe=self.moe,
+            judge=self.judge,
+            tracking=self.tracking,
+        )
+
     @model_validator(mode="after")
-    def _samples_for_k(self) -> QuickstartRecipe:
+    def _stages_and_samples(self) -> QuickstartRecipe:
+        """What a stage cannot do is said before the first begins."""
         self.evaluation.check("evaluation")
+        names: tuple[Literal["stage1", "stage2"], ...] = ("stage1", "stage2")
+        for name in names:
+            try:
+                self.stage(name, Path("start"))
+            except ValidationError as error:
+                raise ValueError(f"{name}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
         return self

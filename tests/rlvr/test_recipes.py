@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.config import EvaluationRecipe, GRPORecipe, QuickstartRecipe, RecipeError, SFTRecipe, load_recipe
+from rlvr.config import (
+    EvaluationRecipe,
+    GRPORecipe,
+    QuickstartRecipe,
+    RecipeError,
+    SFTRecipe,
+    load_recipe,
+    write_resolved,
+)
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
@@ -36,6 +44,31 @@ def test_a_mistake_is_named_with_its_key(override, message):
     with pytest.raises(RecipeError) as error:
         load_recipe(GRPORecipe, None, [*BASE, *overrides])
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage1.grpo.problems_per_step=15", "stage1: grpo.problems_per_step x grpo.num_generations = 15 x 8 = 120"),
+        ("stage2.curriculum.plateau={window: 9}", "stage2: curriculum.phases: phase 1 has 15 steps, fewer than"),
+        ("curation.pipelines.stag1=3", "curation.pipelines.stag1: unknown key; did you mean stage1?"),
+        ("evaluation.k=[9]", "evaluation.k: pass@9 needs evaluation.n >= 9"),
+    ],
+)
+def test_the_quickstart_refuses_what_a_later_stage_cannot_do_before_the_first(override, message):
+    with pytest.raises(RecipeError) as error:
+        load_recipe(QuickstartRecipe, CONFIGS / "quickstart.yaml", [override])
+    (line,) = str(error.value).splitlines()
+    assert message in line
+
+
+def test_curation_in_the_quickstart_has_its_seed_unless_it_names_its_own(tmp_path):
+    recipe = load_recipe(QuickstartRecipe, CONFIGS / "quickstart.yaml", ["seed=3"])
+    assert recipe.curation.seed == 3
+    again = load_recipe(QuickstartRecipe, write_resolved(recipe, tmp_path))
+    assert again == recipe
+    own = load_recipe(QuickstartRecipe, CONFIGS / "quickstart.yaml", ["seed=3", "curation.seed=5"])
+    assert (own.seed, own.curation.seed) == (3, 5)
 
 
 def test_a_missing_required_key_and_a_missing_file_are_named(tmp_path):
