@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_evaluation_run import PROBLEMS, make_problem, recipe_for, sample_rows, write_rows
+from sums import PROBLEMS, make_problem, recipe_for, sample_rows, write_rows
 
 from data_curation import Problem, save_problems
 from data_curation.builtin.pipelines import pipeline_demonstrations, pipeline_problems
