@@ -21,17 +21,20 @@ _DIAGNOSTICS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """How a compiler ended: exit code and the head of what it said."""
+    """How a compiler ended: exit code, 128 and the signal's number where one ended it, and the head of what it said."""
 
     code: int
     diagnostics: str
 
 
-def build(command: list[str], directory: str, level: str, readable: tuple[str, ...], *, managed: bool = False) -> Built:
+def build(
+    command: list[str], directory: str, level: str, readable: tuple[str, ...], box: str, *, managed: bool = False
+) -> Built:
     """Result of `command` run in `directory`, the only place it can write, at protection `level`.
 
-    `readable` are the paths of the tool chain. A `managed` compiler reserves address space without using it: its
-    writable memory is limited instead. OSError when the box itself cannot be set up.
+    `readable` are the paths of the tool chain, `box` is that of the box's compiled modules. A `managed` compiler
+    reserves address space without using it: its writable memory is limited instead. OSError when the box itself cannot
+    be set up.
     """
     setup = {
         "command": command,
@@ -43,26 +46,32 @@ def build(command: list[str], directory: str, level: str, readable: tuple[str, .
         "filter": seccomp.compile_filter().code.hex() if seccomp.supported() else "",
         "environment": runtime.environment() | {"TMPDIR": directory, "PATH": _search_path(command[0])},
     }
-    launch = [runtime.interpreter(), "-S", "-s", "-P", "-B", str(runtime.BOX / "launch.py"), json.dumps(setup)]
-    if level == "namespaced":
-        launch = bwrap.command(launch, read_only=readable, writable=(directory,))
     log = Path(directory, ".diagnostics")
-    with log.open("wb+") as output:
-        process = subprocess.Popen(
-            launch,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd="/",
-            env=runtime.environment(),
-            start_new_session=True,
-        )
+    theirs, ours = os.pipe()  # what we hold open tells the box that we live
+    with log.open("wb+") as output, os.fdopen(ours, "wb"):
+        launch = [runtime.interpreter(), "-S", "-s", "-P", "-B", os.path.join(box, "launch.pyc"), json.dumps(setup)]
+        launch.append(str(theirs))
+        if level == "namespaced":
+            launch = bwrap.command(launch, read_only=(*readable, box), writable=(directory,))
+        try:
+            process = subprocess.Popen(
+                launch,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd="/",
+                env=runtime.environment(),
+                pass_fds=(theirs,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
         try:
             code = process.wait(_WALL_S)
         except subprocess.TimeoutExpired:
             raise OSError(f"the compiler did not end within {_WALL_S:g} s") from None
         finally:
-            # the tool chain cannot leave its process group: whatever it started ends here
+            # the tool chain cannot leave its process group, or its container: whatever it started ends here
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()

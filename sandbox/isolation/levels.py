@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import selectors
-import tempfile
 import time
 from dataclasses import dataclass
 
@@ -60,11 +60,16 @@ def probe(level: str) -> Probe:
 
 
 def _try(level: str) -> Probe:
+    from sandbox.execution.folder import Folder
     from sandbox.execution.worker import START_S, Worker, WorkerFailed, shortfall
 
-    with tempfile.TemporaryDirectory(prefix="programs-") as artifacts:
+    try:
+        folder = Folder()
+    except OSError as error:
+        return Probe(level, str(error), {})
+    with contextlib.closing(folder):
         try:
-            worker = Worker(level, artifacts)
+            worker = Worker(level, folder.programs)
         except OSError as error:
             return Probe(level, str(error), {})
         try:

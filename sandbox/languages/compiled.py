@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -127,18 +128,21 @@ class Compiled(ABC):
                 Path(directory, other).write_text(text, encoding="utf-8")
             Path(directory, name).write_bytes(source)
             for command in self.commands(name, code, workshop):
-                result = build(
-                    command, directory, workshop.level, self.readable(workshop), managed=self.managed_compiler
-                )
+                result = self.run_tool(command, directory, workshop)
                 if result.code != 0:
                     raise CompileError(self.explain(result))
             partial = f"{target}.{threading.get_ident()}"
             self.keep(Path(directory), partial)
             os.rename(partial, target)
 
+    def run_tool(self, command: list[str], directory: str, workshop: Workshop) -> Built:
+        """What came of `command` in the compile box; it may write into `directory` only."""
+        box, readable = runtime.compiled_box(workshop.directory), self.readable(workshop)
+        return build(command, directory, workshop.level, readable, box, managed=self.managed_compiler)
+
     def explain(self, result: Built) -> str:
         """The line of the diagnostics that says most."""
-        if "CPU time limit exceeded" in result.diagnostics or result.code == -24:
+        if "CPU time limit exceeded" in result.diagnostics or result.code == 128 + signal.SIGXCPU:
             return "compilation took too much time"
         lines = [line for line in result.diagnostics.splitlines() if line.strip()]
         errors = [line for line in lines if "error" in line.lower()]

@@ -10,7 +10,6 @@ import threading
 from functools import cached_property
 from pathlib import Path
 
-from sandbox.execution.compile_box import build
 from sandbox.execution.job import Program
 from sandbox.languages.base import Workshop
 from sandbox.languages.compiled import Compiled, loaders, said
@@ -66,7 +65,7 @@ class Native(Compiled):
             Path(directory, "all.hpp").write_text("#include <bits/stdc++.h>\n")
             flags = [flag for flag in self._all_flags if flag != "-static"]
             command = [str(self.path), *flags, "-x", "c++-header", "all.hpp", "-o", "all.gch"]
-            result = build(command, directory, workshop.level, self.readable(workshop))
+            result = self.run_tool(command, directory, workshop)
             if result.code != 0:
                 return  # ordinary compilation goes on without
             partial = f"{folder}.partial"

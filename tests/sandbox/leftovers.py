@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-_OURS = ("sandbox-judge-", "programs-", "pytest-")  # directories of judges, perhaps of others, and of tests
+_OURS = ("sandbox-judge-", "pytest-")  # directories of judges, perhaps of others, and of tests
 
 
 @dataclass(frozen=True)
