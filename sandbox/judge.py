@@ -189,6 +189,8 @@ class Judge:
 
         `files` lie in its working directory; `collect` names the file there whose content is wanted afterwards.
         """
+        if "" in (files or ()):
+            raise ValueError("a file has no name")
         check_file_names((*(files or ()), collect))
         laid = tuple((files or {}).items())
         spoken = languages.find(language)

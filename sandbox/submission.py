@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -163,10 +162,13 @@ def require(language: languages.Language) -> None:
         raise ToolchainMissing(f"{language.name} cannot be used here: {remedy}")
 
 
+_LARGEST_LIMITS = {"cpu_s": 1_000_000, "wall_s": 1_000_000, "memory_mb": 1 << 24, "output_mb": 1 << 16}
+
+
 def run_limits(limits: Limits, language: languages.Language) -> RunLimits:
-    """`limits` after the language's time factor. ValueError for one that is not a positive finite number."""
-    for name in ("cpu_s", "wall_s", "memory_mb", "output_mb"):
+    """`limits` after the language's time factor. ValueError for one that is not positive, or beyond all sense."""
+    for name, most in _LARGEST_LIMITS.items():
         value = getattr(limits, name)
-        if value is not None and not (value > 0 and math.isfinite(value)):
-            raise ValueError(f"limits: {name}={value} must be a positive finite number")
+        if value is not None and not 0 < value <= most:
+            raise ValueError(f"limits: {name}={value} must be a positive number, at most {most}")
     return RunLimits.of(limits, language.factor, language.runtime_mb)

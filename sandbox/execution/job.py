@@ -67,7 +67,7 @@ class RunLimits:
         """`runtime_mb` is what the language's runtime holds before the program adds anything."""
         cpu = limits.cpu_s * (factor if limits.language_factors else 1.0)
         wall = limits.wall_s if limits.wall_s is not None else 3 * cpu + 2
-        return cls(cpu, wall, (limits.memory_mb + runtime_mb) * 1024, int(limits.output_mb * (1 << 20)))
+        return cls(cpu, wall, int((limits.memory_mb + runtime_mb) * 1024), int(limits.output_mb * (1 << 20)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -211,7 +211,16 @@ class Pool:
         self._send_test(worker, job)
 
     def _send_test(self, worker: Worker, job: Job) -> None:
-        test = test_message(job.inputs[job.position], job.limits, job.program)
+        try:
+            test = test_message(job.inputs[job.position], job.limits, job.program)
+        except Exception as error:  # others wait for this thread: one job's fault must not end it
+            worker.job = None
+            if not job.single:
+                worker.send("E")
+                self._push(worker)
+            job.on_done(f"the test cannot be given to a worker: {type(error).__name__}: {error}", None)
+            self._wake()
+            return
         if job.single:
             program = job.program.message(job.limits)
             worker.send("S", channel.LENGTH.pack(len(program)) + program, test)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import contextlib
 import hashlib
 import hmac
@@ -70,11 +69,14 @@ class Service:
     async def body(self, request: Request) -> bytes:
         """The request's body. Refusal 413 beyond the limit, before it has all been read."""
         limit = self.settings.max_body_mb << 20
+        announced = request.headers.get("content-length", "0")
+        if not (announced.isascii() and announced.isdecimal()):
+            raise Refusal(400, f"Content-Length: expected a number, got {announced[:60]!r}")
         parts, size = [], 0
         async for part in request.stream():
             parts.append(part)
             size += len(part)
-            if size > limit or int(request.headers.get("content-length") or 0) > limit:
+            if size > limit or int(announced) > limit:
                 raise Refusal(413, f"the body is larger than {self.settings.max_body_mb} MiB (see --max-body-mb)")
         return b"".join(parts)
 
@@ -87,6 +89,7 @@ class Service:
         body = await self.body(request)
         digest = hashlib.sha256(body).hexdigest()
         batch = await asyncio.to_thread(wire.decode, Batch, body)
+        batch.check()
         job = self.jobs.known(batch.job, digest)
         if job is None:
             held = self.test_sets.find(order.tests for order in batch.submissions)
@@ -228,7 +231,7 @@ def _admitted(request: Request, token: str | None) -> bool:
     if scheme.lower() == "basic":
         try:
             given = base64.b64decode(given.strip()).decode("utf-8").partition(":")[2]
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # no base64, or no text in it
             return False
     elif scheme.lower() != "bearer":
         return False

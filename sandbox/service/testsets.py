@@ -45,6 +45,7 @@ class TestSets:
     def put(self, name: str, body: bytes) -> bool:
         """Holds the encoded test set under `name`; whether it is new. WireError for a bad one or a digest that is not
         its own, NameTaken when the name stands for other tests."""
+        wire.check_name("test set", name)
         digest = wire.name_of(body)
         if name.startswith(wire.HASHED) and name != digest:
             raise WireError(f"test set {name}: the body's digest is {digest}")

@@ -23,6 +23,9 @@ T = TypeVar("T")
 HASHED = "sha256-"  # names of test sets that are told by their content
 
 
+_LONGEST_NAME = 200
+
+
 class WireError(ValueError):
     """A message that does not have the form it should; the text names the place, what is wrong and what is right."""
 
@@ -83,6 +86,12 @@ class Batch:
     stop: str = "first_failure"
     keep_output: bool = False
 
+    def check(self) -> None:
+        """WireError for a batch that asks for nothing, or whose name cannot be one."""
+        if not self.submissions:
+            raise WireError("submissions: at least one is needed")
+        check_name("job", self.job)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Answer:
@@ -104,6 +113,13 @@ def decode(kind: type[T], data: bytes | str) -> T:
     except (ValueError, RecursionError) as error:
         raise WireError(f"not JSON: {error}") from None
     return cast(T, build(kind, value, ""))
+
+
+def check_name(what: str, name: str) -> None:
+    """WireError for a name that is empty, long or not plain text."""
+    if not name or len(name) > _LONGEST_NAME or not name.isprintable():
+        shown = repr(name[:60]) + ("..." if len(name) > 60 else "")
+        raise WireError(f"{what} {shown}: expected 1 to {_LONGEST_NAME} printable characters")
 
 
 def name_of(tests: bytes) -> str:

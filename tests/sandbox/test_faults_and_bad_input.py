@@ -193,3 +193,22 @@ def test_the_command_names_what_is_wrong_with_tests(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (done.returncode, said in done.stderr) == (2, True), done
         assert done.stderr.count("\n") <= 1, done.stderr
+
+
+def test_a_test_that_cannot_be_sent_ends_its_own_job_only(any_level: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sandbox.execution import pool
+
+    real = pool.test_message
+
+    def failing(item: object, *others: object) -> bytes:
+        if item.data == b"bad\n":  # type: ignore[attr-defined]
+            raise OverflowError("a number too large")
+        return real(item, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pool, "test_message", failing)
+    bad = [Submission(f"print(1)#{n}", [TestCase("bad\n", "1")] * (1 + n % 2)) for n in range(300)]
+    good = Submission("print(1)", [TestCase("good\n", "1")] * 2)
+    found = any_level.judge_batch([*bad, good])
+    assert {judgement.verdict for judgement in found[:-1]} == {Verdict.IE}
+    assert "a number too large" in found[0].message
+    assert found[-1].accepted
