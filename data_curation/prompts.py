@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from data_curation.schema import Problem
-from data_curation.sources.calls import as_assert
 
 CHAT_TEMPLATE = (
     "{statement}\n\n{starter_code}Write a correct and efficient {language} program for this problem. "
@@ -19,15 +18,14 @@ def filled(template: str, problem: Problem, language: str, *, starter: str | Non
     """The template with the problem's texts in the places of its fields; braces in the texts stay as they are.
 
     {preamble} is the code that is placed before the program, with two blank lines after it; {asserts} the first three
-    call-based tests as assert statements, for suites whose published prompt shows them.
+    tests' assert statements as their source writes them, for suites whose published prompt shows them.
     """
-    shows = "{asserts}" in template
     values = {
         "statement": problem.statement,
         "starter_code": problem.starter_code if starter is None else starter,
         "language": language,
         "preamble": f"{problem.preamble.rstrip()}\n\n\n" if problem.preamble.strip() else "",
-        "asserts": "\n".join(filter(None, map(as_assert, problem.tests[:SHOWN_TESTS]))) if shows else "",
+        "asserts": "\n".join(test.shown for test in problem.tests[:SHOWN_TESTS] if test.shown),
     }
     return _FIELDS.sub(lambda match: values[match[1]], template)
 

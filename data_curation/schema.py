@@ -32,6 +32,7 @@ class Test(_Strict):
     weight: float = 1.0
     sample: bool = False  # shown in the statement
     group: str = ""  # the subtask it belongs to
+    shown: str = ""  # the assert statement it was made of, for prompts; no verdict depends on it
 
     def case(self) -> sandbox.TestCase:
         return sandbox.TestCase(self.input, self.output, self.call, self.weight, group=self.group)
@@ -127,6 +128,7 @@ class Problem(_Strict):
         known = {"statement", "starter_code", "preamble", "tests", "cpu_s", "memory_mb", "checker"}
         body = self.model_dump(mode="json", include=known)
         for test in body["tests"]:
+            del test["shown"]
             if not test["group"]:  # problems without later fields keep the fingerprint they always had
                 del test["group"]
         for name in ("input_file", "output_file", "interactor", "subtasks"):

@@ -35,7 +35,6 @@ inf = float("inf")
 
 # `== True` holds for 1 as well. Only a plain int is turned, so that no class of the program speaks for itself.
 _TRUTH = "[v == 1 if type(v) is int and v in (0, 1) else v for v in [{}]][0]"
-_SETUP = "[exec("
 _LONG = 4000  # digits from which JSON text could not be read back in the box
 _INTEGER_KEY = re.compile(r"-?[0-9]{1,18}")
 
@@ -175,7 +174,7 @@ def assert_test(text: str, setup: str = "") -> Test:
         body = ast.parse(text).body
     if len(body) != 1 or not isinstance(body[0], ast.Assert):
         raise ValueError(f"{text[:60]!r}")
-    return condition_test(body[0].test, text, setup)
+    return condition_test(body[0].test, text, setup).model_copy(update={"shown": text})
 
 
 def condition_test(condition: ast.expr, text: str = "", setup: str = "") -> Test:
@@ -192,44 +191,8 @@ def condition_test(condition: ast.expr, text: str = "", setup: str = "") -> Test
         except (ValueError, TypeError, MemoryError, RecursionError):
             pass  # the right side is no literal: the whole condition stays the call
     if setup:
-        call = f"{_SETUP}{setup!r}, globals()), {call}][1]"
+        call = f"[exec({setup!r}, globals()), {call}][1]"
     return Test(call=call, output=expected)
-
-
-def as_assert(test: Test) -> str:
-    """The assert statement that a call-based test was made of, "" for any other test.
-
-    What the tests' own JSON does not tell apart is shown in one form: a tuple as a list.
-    """
-    if test.call is None or test.output is None:
-        return ""
-    call = test.call
-    node: ast.AST = ast.parse(call, mode="eval").body
-    if call.startswith(_SETUP):
-        node = node.value.elts[1]  # type: ignore[attr-defined]  # of [exec(...), call][1]
-    if ast.unparse(node).startswith(_TRUTH.partition("{")[0]):
-        node = node.value.generators[0].iter.elts[0]  # type: ignore[attr-defined]
-    with long_integers():
-        expected = json.loads(test.output)
-    if expected is True and isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "bool":
-        return f"assert {ast.get_source_segment(call, node.args[0])}"
-    return f"assert {ast.get_source_segment(call, node)} == {source(_decoded(expected))}"
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decoded(item) for item in value]
-    if isinstance(value, dict):
-        if value.keys() == {"__set__"}:
-            return {_hashable(item) for item in value["__set__"]}
-        if value.keys() == {"__dict__"}:
-            return {_hashable(key): _decoded(item) for key, item in value["__dict__"]}
-        return {key: _decoded(item) for key, item in value.items()}
-    return value
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(map(_hashable, value)) if isinstance(value, list) else _decoded(value)
 
 
 def encoded(value: Any) -> Any:

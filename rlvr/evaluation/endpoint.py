@@ -6,15 +6,18 @@ import asyncio
 import json
 import os
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from rlvr.config.evaluation import EndpointSection, SamplingSection
-from rlvr.evaluation.generate import Answered
+from rlvr.evaluation.generate import NO_ROOM, Answered
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _LONGEST_PAUSE = 60.0
 _LEAST_IN_A_ROW = 4
+# how servers say that prompt and completion are longer than their context: vLLM, SGLang, llama.cpp, the OpenAI API
+_TOO_LONG = re.compile(r"context[ _](length|size|window)|max(imum)?[ _]model[ _]len|longer than the", re.IGNORECASE)
 
 
 class EndpointFailure(RuntimeError):
@@ -27,7 +30,8 @@ class EndpointSampler:
     """Chat messages go to /chat/completions, plain prompts to /completions, one request a sample.
 
     A request is tried again after a refused connection, a busy or failing server, a timeout, or an answer that is no
-    completion; not after answers that no further try can mend (401, 404 ...). EndpointFailure once the others are
+    completion; not after answers that no further try can mend (401, 404 ...). A prompt that the server's context
+    cannot hold is reported as that. EndpointFailure once the others are
     through, or as soon as so many as are sent at once (4 at least) failed in a row: then the server is taken for dead.
     """
 
@@ -92,6 +96,8 @@ class EndpointSampler:
                 except ValueError as error:
                     why = str(error)
                     continue
+            if response.status_code in (400, 413, 422) and _TOO_LONG.search(response.text):
+                return _no_room(response.text), 0, NO_ROOM
             why = f"HTTP {response.status_code}: {response.text[:200]!r}"
             if response.status_code not in _RETRIED:
                 break
@@ -110,6 +116,13 @@ class EndpointSampler:
         if section.top_k and not greedy:
             body["top_k"] = section.top_k
         return body | ({"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt}) | self.endpoint.extra
+
+
+def _no_room(text: str) -> str:
+    return (
+        f"the server says {' '.join(text.split())[:300]!r}; start it with a longer context, lower "
+        "sampling.max_completion_length, or leave it out by data.exclude"
+    )
 
 
 def _completion(text: str) -> tuple[str, int, str]:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from data_curation import Problem
 from rlvr.config import EvaluationRecipe, RecipeError, write_resolved
@@ -32,7 +32,7 @@ from rlvr.rollouts.prompts import completion_text, render_prompt
 
 logger = logging.getLogger(__name__)
 
-Step = Literal["generate", "grade", "score"]
+_SHOWN = 5  # problems without a verdict that are named
 
 
 def evaluate(
@@ -140,6 +140,7 @@ def _score(
     folder = Path(recipe.output_dir)
     order = {problem.id: place for place, problem in enumerate(problems)}
     records = sorted(grading.records.values(), key=lambda r: (order[r.problem_id], r.greedy, r.sample))
+    _without_verdict(records, recipe.suite)
     ks = tuple(recipe.sampling.k) if given is None else _fitting(recipe, given, problems)
     results = build_results(
         {recipe.suite: records},
@@ -156,6 +157,18 @@ def _score(
     for name in (GENERATIONS, GRADED):  # samples.jsonl now holds all of it
         (folder / name).unlink(missing_ok=True)
     return results
+
+
+def _without_verdict(records: Sequence[SampleRecord], suite: str) -> None:
+    """Says which problems count in no rate, and why; RecipeError where all of them are such."""
+    lost = {record.problem_id: record.message for record in records if record.verdict.is_infrastructure}
+    shown = [f"{name}: {' '.join(message.split())}" for name, message in list(lost.items())[:_SHOWN]]
+    if records and all(record.verdict.is_infrastructure for record in records):
+        raise RecipeError(f"suite {suite}: no sample of its {len(lost)} problems has a verdict; the first, {shown[0]}")
+    for line in shown:
+        logger.warning("%s: %s; it counts in no rate", suite, line)
+    if len(lost) > _SHOWN:
+        logger.warning("%s: and %d more such problems, see samples.jsonl", suite, len(lost) - _SHOWN)
 
 
 def _fitting(recipe: EvaluationRecipe, given: list[Generation], problems: Sequence[Problem]) -> tuple[int, ...]:

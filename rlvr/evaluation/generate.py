@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from rlvr.evaluation.journal import Journal
 from rlvr.rollouts.prompts import completion_text
 
 GENERATIONS = "generations.jsonl"
+NO_ROOM = "no_room"  # finish reason of a prompt that the model's context cannot hold; its text says why
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Generation:
     tokens: int
     finish_reason: str  # "stop" or "length"
     program: str | None = None
+    refused: str | None = None  # why nothing could be drawn; such a sample is no wrong answer and counts nowhere
 
     def to_row(self) -> dict[str, Any]:
         row = {"problem_id": self.item.problem_id, "sample": self.item.sample, "greedy": self.item.greedy,
@@ -51,6 +54,11 @@ class Generation:
 
 
 Answered = Callable[[int, str, int, str], None]  # (row, text, tokens, finish reason)
+
+
+def no_room(tokens: int, context: int, remedy: str) -> str:
+    """What is said of a prompt of so many tokens that a context of `context` cannot hold."""
+    return f"its prompt has {tokens} tokens and the context holds {context}; {remedy}, or leave it out by data.exclude"
 
 
 class Sampler(Protocol):
@@ -179,8 +187,11 @@ def _draw(
         batch, item = rows[row]
         if item in known:
             return
-        known[item] = Generation(item, text, tokens, finish_reason)
-        journal.append([known[item].to_row()])
+        if finish_reason == NO_ROOM:  # not kept: asked again when the evaluation goes on, perhaps with more room
+            known[item] = Generation(item, "", 0, "stop", refused=text)
+        else:
+            known[item] = Generation(item, text, tokens, finish_reason)
+            journal.append([known[item].to_row()])
         bar.update(1)
         batch.missing -= 1
         if batch.missing == 0:
@@ -210,8 +221,17 @@ class EngineSampler:
         self.greedy = Sampling(section.max_completion_length, temperature=0.0)
 
     def draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
-        completions = self.engine.generate(prompts, self.greedy if greedy else self.warm, seeds[0])
-        for row, completion in enumerate(completions):
+        context = getattr(self.engine.model.config, "max_position_embeddings", None) or math.inf
+        lengths = [len(self.engine.encode(prompt)) for prompt in prompts]
+        fitting = [row for row, length in enumerate(lengths) if length < context]
+        for row, length in enumerate(lengths):
+            if length >= context:
+                answered(row, no_room(length, int(context), "evaluate a model of a longer context"), 0, NO_ROOM)
+        if not fitting:
+            return
+        sampling = self.greedy if greedy else self.warm
+        completions = self.engine.generate([prompts[row] for row in fitting], sampling, seeds[0])
+        for row, completion in zip(fitting, completions, strict=True):
             answered(row, completion.text, completion.tokens, completion.finish_reason)
 
 

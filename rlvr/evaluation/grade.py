@@ -22,7 +22,7 @@ from rlvr.evaluation.journal import Journal
 from rlvr.evaluation.results import SampleRecord
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.prompts import completion_text, extract_program
-from sandbox import Judgement
+from sandbox import Judgement, Verdict
 
 GRADED = "graded.jsonl"
 TRIES = 3  # of a program whose judgement failed for the judge's own reasons
@@ -86,6 +86,9 @@ class Grading:
         pending = [generation for generation in generations if generation.item not in self.records]
         self._bar.update(len(generations) - len(pending))
         started = time.perf_counter()
+        for generation in [generation for generation in pending if generation.refused is not None]:
+            self._add(generation, "", Judgement(Verdict.IE, message=f"not sampled: {generation.refused}"))
+        pending = [generation for generation in pending if generation.refused is None]
         for attempt in range(TRIES):
             if not pending:
                 break
@@ -111,11 +114,14 @@ class Grading:
             if judgement.verdict.is_infrastructure and not last:
                 failed.append(generations[index])
                 continue
-            record = self._record(generations[index], programs[index], judgement)
-            self.records[generations[index].item] = record
-            self.journal.append([record.model_dump(mode="json")])
-            self._bar.update(1)
+            self._add(generations[index], programs[index], judgement)
         return failed
+
+    def _add(self, generation: Generation, program: str, judgement: Judgement) -> None:
+        record = self._record(generation, program, judgement)
+        self.records[generation.item] = record
+        self.journal.append([record.model_dump(mode="json")])
+        self._bar.update(1)
 
     def _record(self, generation: Generation, program: str, judgement: Judgement) -> SampleRecord:
         item, problem = generation.item, self.problems[generation.item.problem_id]

@@ -326,7 +326,7 @@ def _metrics(
     graded = [record for record in sampled if not record.verdict.is_infrastructure]
     verdicts = Counter(record.verdict.value for record in graded)
     return SuiteMetrics(
-        problems=len(problems),
+        problems=sum(problem.samples > 0 or problem.greedy is not None for problem in problems.values()),
         pass_at=pass_at,
         greedy=_summary(greedy) if greedy else None,
         verdicts={name: count / len(graded) for name, count in verdicts.most_common()},

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvr.config import EvaluationRecipe, RecipeError
-from rlvr.evaluation.generate import Answered
+from rlvr.evaluation.generate import NO_ROOM, Answered, no_room
 from rlvr.models import resolve_model
-from rlvr.rollouts.prompts import completion_text
 
 
 class VLLMSampler:
     """Draws with vLLM's engine, which batches by itself; what it cannot take at once waits in its queue.
 
-    ImportError saying what to install without vLLM; RecipeError for engine options it does not know and for a prompt
-    longer than the model's context.
+    ImportError saying what to install without vLLM; RecipeError for engine options it does not know.
     """
 
     draws_together = False
@@ -50,15 +48,11 @@ class VLLMSampler:
         section, engine = self.sampling, self.model.llm_engine
         encoded = [self._encode(prompt) for prompt in prompts]
         context = engine.model_config.max_model_len
-        longest = max(range(len(encoded)), key=lambda row: len(encoded[row]))
-        if len(encoded[longest]) >= context:
-            start = " ".join(completion_text(prompts[longest]).split())[:60]
-            raise RecipeError(
-                f"a prompt has {len(encoded[longest])} tokens and vLLM's context {context} ({start!r} ...); raise "
-                "engine_options.max_model_len, or leave the problem out with data.exclude"
-            )
         rows: dict[str, int] = {}
         for row, (ids, seed) in enumerate(zip(encoded, seeds, strict=True)):
+            if len(ids) >= context:
+                answered(row, no_room(len(ids), context, "raise engine_options.max_model_len"), 0, NO_ROOM)
+                continue
             parameters = SamplingParams(
                 max_tokens=section.max_completion_length,
                 temperature=0.0 if greedy else section.temperature,

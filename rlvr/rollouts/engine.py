@@ -47,7 +47,7 @@ class TransformersEngine:
 
     def generate(self, prompts: Sequence[Any], sampling: Sampling, seed: int) -> list[Completion]:
         """Returns completions in the order of `prompts`. Batches are made of prompts of similar length."""
-        ids = [self._encode(prompt) for prompt in prompts]
+        ids = [self.encode(prompt) for prompt in prompts]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         done: list[Completion | None] = [None] * len(ids)
         was_training = self.model.training
@@ -61,7 +61,8 @@ class TransformersEngine:
         self.model.train(was_training)
         return [completion for completion in done if completion is not None]
 
-    def _encode(self, prompt: Any) -> list[int]:
+    def encode(self, prompt: Any) -> list[int]:
+        """Token ids of a prompt; a chat template writes its own special tokens, so none is added to its text."""
         if isinstance(prompt, str):
             return list(self.tokenizer(text=prompt)["input_ids"])
         text = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)

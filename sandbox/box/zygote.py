@@ -74,6 +74,8 @@ def main() -> None:
         raise SystemExit(f"unexpected message {kind!r} at the start")
     setup = json.loads(line.read(length))
 
+    sys.path.append(setup["packages"])
+
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # a supervisor waits for it with a time limit

@@ -16,7 +16,7 @@ from collections import deque
 
 from sandbox.box import channel
 from sandbox.execution.job import Job
-from sandbox.isolation import bwrap, runtime, seccomp
+from sandbox.isolation import bwrap, packages, runtime, seccomp
 
 _READ = 1 << 20
 START_S = 60.0  # a worker needs a tenth of a second; a crowded machine is given time
@@ -72,7 +72,7 @@ class Worker:
             theirs.close()
         ours.setblocking(False)
         self.sock = ours
-        self.send("I", json.dumps(_setup(level, scratch)).encode())
+        self.send("I", json.dumps(_setup(level, scratch, packages.provide(artifacts))).encode())
 
     def send(self, kind: str, *parts: bytes) -> None:
         length = sum(map(len, parts))
@@ -159,8 +159,9 @@ class Worker:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _setup(level: str, scratch: str) -> dict[str, object]:
-    setup: dict[str, object] = {"level": level, "scratch": scratch, "readable": runtime.readable_paths()}
+def _setup(level: str, scratch: str, provided: str) -> dict[str, object]:
+    readable = (*runtime.readable_paths(), provided)
+    setup: dict[str, object] = {"level": level, "scratch": scratch, "readable": readable, "packages": provided}
     setup["base_filter"] = ""
     if level != "limited" and seccomp.supported():
         setup["base_filter"] = seccomp.base_filter().code.hex()

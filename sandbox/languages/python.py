@@ -1,4 +1,4 @@
-"""Python, run by the interpreter the package runs on, without site-packages."""
+"""Python, run by the interpreter the package runs on, with the standard library and a few packages by name."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import platform
 from collections.abc import Mapping
 
 from sandbox.execution.job import Program
+from sandbox.isolation import packages
 from sandbox.languages.base import NO_FILES, Workshop
 
 
@@ -19,7 +20,7 @@ class Python:
         return None
 
     def version(self) -> str:
-        return f"{platform.python_implementation()} {platform.python_version()}"
+        return ", ".join((f"{platform.python_implementation()} {platform.python_version()}", *packages.versions()))
 
     def runtime_paths(self) -> tuple[str, ...]:
         return ()

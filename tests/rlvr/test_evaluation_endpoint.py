@@ -127,6 +127,28 @@ def test_one_request_without_an_answer_does_not_stop_the_others(sums_file: Path,
     assert (out / "generations.jsonl").read_text().count('"problem_id"') == 8
 
 
+def test_a_prompt_longer_than_the_servers_context_counts_nowhere_and_is_named(
+    sums_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    says = json.dumps({"error": {"message": "This model's maximum context length is 64 tokens", "code": 400}})
+
+    def narrow(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return (400, says) if "plus 3." in body["messages"][-1]["content"] else solver(body, number)
+
+    out = tmp_path / "out"
+    with serving(narrow) as (url, requests):
+        metrics = evaluate(recipe_for(sums_file, out, **asking(url))).results["sums"]
+    assert len(requests) == 15  # a prompt that is too long is not asked for again
+    assert metrics.problems == 4 and metrics.pass_at[1].value == pytest.approx(3 / 4)
+    assert metrics.infrastructure_errors == 3 and metrics.greedy is not None and metrics.greedy.value == 3 / 4
+    assert "sum/3: not sampled: the server says" in caplog.text and "counts in no rate" in caplog.text
+    lost = [record for record in read_samples(out) if record.problem_id == "sum/3"]
+    assert {record.verdict for record in lost} == {Verdict.IE} and "maximum context length is 64" in lost[0].message
+
+    with serving(lambda *_: (400, says)) as (url, _), pytest.raises(RecipeError, match=r"no sample of its 5 problems"):
+        evaluate(recipe_for(sums_file, tmp_path / "none", **asking(url)))
+
+
 def test_no_request_waits_for_the_slowest_of_a_batch(sums_file: Path, tmp_path: Path) -> None:
     others = threading.Event()
 

@@ -15,7 +15,7 @@ import pytest
 from endpoint_server import serving
 from sums import PROBLEMS, asking, invoke, own_suite, recipe_for, sample_rows, solver, write_rows
 
-from data_curation import Solution, save_problems
+from data_curation import Solution, load_problems, save_problems
 from rlvr.config import EvaluationRecipe, RecipeError
 from rlvr.evaluation import read_results, read_samples
 from rlvr.evaluation.evaluate import evaluate
@@ -160,6 +160,26 @@ def test_a_local_model_gives_the_same_samples_after_a_kill(
     resumed = evaluate(recipe("cut"))
     assert [r.completion for r in read_samples(cut)] == [r.completion for r in samples]
     assert resumed.results == whole.results
+
+
+def test_a_prompt_longer_than_the_models_context_counts_nowhere(
+    warm_model: Path, sums_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(warm_model), AutoTokenizer.from_pretrained(warm_model)
+    problems = load_problems(sums_file)
+    long = problems[1].model_copy(update={"statement": problems[1].statement * 9})
+    sampling = {"n": 1, "k": [1], "max_completion_length": 4}
+    recipe = recipe_for(
+        sums_file, tmp_path / "out", model={"name_or_path": "in memory"}, prompt={"style": "plain"}, sampling=sampling
+    )
+    lengths = sorted(len(tokenizer(problem.statement)["input_ids"]) for problem in problems)
+    model.config.max_position_embeddings = lengths[-1] + 20
+    metrics = evaluate(recipe, model, tokenizer, problems=[problems[0], long]).results["sums"]
+    assert metrics.problems == 1 and metrics.infrastructure_errors == 2
+    assert f"sum/1: not sampled: its prompt has {len(tokenizer(long.statement)['input_ids'])}"[:-1] in caplog.text
+    assert "data.exclude" in caplog.text
 
 
 # --- the command ---

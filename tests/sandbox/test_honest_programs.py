@@ -405,3 +405,18 @@ def test_every_call_gets_fresh_arguments_and_a_fresh_namespace(any_level: sandbo
     code = "seen = []\ndef f(a):\n    a.append(0)\n    seen.append(1)\n    return [len(a), len(seen)]"
     tests = [TestCase("[[1]]", "[2, 1]", call="f(*args)")] * 3
     assert any_level.judge(code, tests).verdict is Verdict.AC
+
+
+def test_sortedcontainers_can_be_imported_and_nothing_else_of_the_installation(any_level: sandbox.Judge) -> None:
+    use = "from sortedcontainers import SortedList\nprint(*SortedList(map(int, input().split())))"
+    assert any_level.judge(use, [TestCase("3 1 2", "1 2 3"), TestCase("2 1", "1 2")]).verdict is Verdict.AC
+    call = "import sortedcontainers\ndef f(d): return list(sortedcontainers.SortedDict(d))"
+    assert any_level.judge(call, [TestCase('[{"b": 1, "a": 2}]', '["a", "b"]', call="f(*args)")]).accepted
+    assert "No module named 'numpy'" in any_level.judge("import numpy", [TestCase("", "")]).message
+
+
+@pytest.mark.parametrize("change", ["open(home, 'a')", "os.remove(home)", "os.rename(home, 'x')", "os.chmod(home, 0)"])
+def test_what_a_program_may_import_it_cannot_change(any_level: sandbox.Judge, change: str) -> None:
+    code = f"import os, sortedcontainers\nhome = sortedcontainers.__file__\nprint(1)\n{change}"
+    judgement = any_level.judge(code, [TestCase("", "1")])
+    assert judgement.verdict is Verdict.RE and ("Error: [Errno" in judgement.message or "signal" in judgement.message)
