@@ -211,9 +211,8 @@ def summary(results: Results) -> list[str]:
                  ("mixed languages", metrics.language_mix_rate))  # fmt: skip
         lines.append(f"{suite}: " + ", ".join(f"{name} {rate:.1%}" for name, rate in rates))
         if metrics.infrastructure_errors:
-            lines.append(
-                f"{suite}: {metrics.infrastructure_errors} samples have no verdict and count nowhere; samples.jsonl says why of each"
-            )
+            lost = f"{metrics.infrastructure_errors} samples have no verdict and count nowhere"
+            lines.append(f"{suite}: {lost}; samples.jsonl says why of each")
     cost = results.cost
     lines.append(f"cost: {cost.tokens:,} tokens, {cost.generate_s:.0f} s generating, {cost.grade_s:.0f} s grading")
     return lines
