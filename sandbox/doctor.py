@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 
 from sandbox import languages
 from sandbox.cases import Limits, TestCase
-from sandbox.isolation import bwrap, cgroup, levels, runtime, seccomp
+from sandbox.isolation import bwrap, cgroup, groups, levels, runtime, seccomp
 from sandbox.verdicts import Verdict
 
 
@@ -48,7 +48,7 @@ def examine() -> Report:
     level = next((name for name in ("namespaced", "confined") if found[name].reason is None), None)
     findings = [_worker(), _bubblewrap(), _namespaces(found["namespaced"].reason), _landlock(), _seccomp()]
     findings += [_enforcement(name) for name in ("namespaced", "confined") if found[name].reason is None]
-    findings.append(_room())
+    findings += [_groups(), _room()]
     for name, remedy in languages.available().items():
         version = languages.find(name).version() if remedy is None else "not usable"
         findings.append(Finding(f"language {name}", remedy is None, version, remedy or ""))
@@ -118,6 +118,20 @@ def _seccomp() -> Finding:
     if levels.probe("confined").report.get("seccomp"):
         return Finding("seccomp", True, "filters were loaded")
     return Finding("seccomp", False, "a filter could not be loaded", "a kernel with CONFIG_SECCOMP_FILTER")
+
+
+def _groups() -> Finding:
+    found = groups.find()
+    if found.place is not None:
+        where = ", ".join(found.place.folders)
+        return Finding("control groups", True, f"memory and processes of each worker are limited (under {where})")
+    return Finding(
+        "control groups",
+        False,
+        f"none can be made ({found.reason}); limits are watched instead",
+        "optional: a delegated group (systemd-run --user --scope -p Delegate=yes) that hands memory and pids on to the "
+        "groups below it and in one of which this process is; in a container, a writable /sys/fs/cgroup",
+    )
 
 
 _WORKER_MB = 64  # a warm interpreter and its container

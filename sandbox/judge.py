@@ -22,7 +22,7 @@ from sandbox.execution.job import Facts, Interactor, Job, Program, RunInput, Run
 from sandbox.execution.launch import Launcher, OnDone, OnFacts, Source
 from sandbox.execution.pool import Pool
 from sandbox.grading import Form, Grading, Inputs
-from sandbox.isolation import cgroup, levels
+from sandbox.isolation import cgroup, groups, levels
 from sandbox.submission import Checked, Execution, Submission, check_file_names, checked, require, run_limits
 from sandbox.verdicts import Judgement, Verdict
 
@@ -66,7 +66,8 @@ class Judge:
     unless `allow_unconfined` accepts mere resource limits. `protection` names one level exactly. `cache` is False,
     True (in memory) or a path of a SQLite file. `silence_s`: a busy worker heard nothing of for that long is
     replaced. `testlib` is the path of testlib.h, for checkers and interactors that include it (default: the
-    environment variable SANDBOX_TESTLIB). `presentation_errors` tells PE apart from WA.
+    environment variable SANDBOX_TESTLIB). `presentation_errors` tells PE apart from WA. Each worker gets a control
+    group where this process may make them, unless `control_groups` is False.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Judge:
         silence_s: float = 20.0,
         testlib: str | Path | None = None,
         presentation_errors: bool = False,
+        control_groups: bool = True,
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"workers={workers}: at least 1 is needed")
@@ -94,7 +96,8 @@ class Judge:
             self.cache = VerdictCache(path=None if cache is True else cache)
         self._presentation_errors = presentation_errors
         self._testlib = _read_testlib(testlib or os.environ.get("SANDBOX_TESTLIB"))
-        self._pool = Pool(self._workers, self.protection, silence_s, languages.runtime_paths())
+        place = groups.find().place if control_groups else None
+        self._pool = Pool(self._workers, self.protection, silence_s, languages.runtime_paths(), place)
         self._launcher = Launcher(self._pool, self._workers)
         self._pending: dict[bytes, _Pending] = {}
         self._lock = threading.Lock()

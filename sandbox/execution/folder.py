@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from sandbox.execution import keeper
@@ -23,10 +24,11 @@ class Folder:
     """A private directory, removed by `close()`. A lock in it says that its judge lives; it ends with the process.
 
     A keeper, a small process beside the judge, waits for that end: it kills what is left of workers and compilers and
-    removes the directory. Where it was killed as well, the next judge does so.
+    removes the directory and, under `groups`, the control groups called like it. Where it was killed as well, the next
+    judge does so.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, groups: Iterable[str] = ()) -> None:
         _remove_abandoned()
         self.path = tempfile.mkdtemp(prefix=_PREFIX)
         self.programs = os.path.join(self.path, "programs")
@@ -37,6 +39,7 @@ class Folder:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             os.rename(unready, os.path.join(self.path, keeper.LOCK))  # held before anybody can find it
             os.mkdir(self.programs, 0o700)
+            Path(self.path, keeper.GROUPS).write_text("\n".join(groups), encoding="utf-8")
             self._keeper = subprocess.Popen(
                 [runtime.interpreter(), "-I", "-S", "-B", keeper.__file__, self.path],
                 stdin=subprocess.DEVNULL,

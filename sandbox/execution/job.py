@@ -15,6 +15,9 @@ from sandbox.verdicts import Verdict
 
 # Address space beyond the memory limit: thread stacks and reservations are not memory in use. Residency is watched.
 _SLACK_KB = {"python": 1 << 20, "native": 4 << 20}
+_OF_A_WORKER = 384 << 20  # its scratch directory and itself
+_TO_COMPILE = 1 << 30
+_GROUP_STEP = 64 << 20
 _UNBOUNDED = 0  # a managed runtime reserves far more address space than it uses
 
 
@@ -183,6 +186,18 @@ def _options(item: RunInput) -> bytes:
             "command": interactor.program.command(interactor.limits.memory_kb),
         }
     return json.dumps(options).encode() if options else b""
+
+
+def memory_to_allow(item: RunInput, limits: RunLimits) -> int:
+    """Bytes that all of a worker may hold during a run: programs, what they write into files and print, the input.
+
+    In steps of 64 MiB, so that tests of about the same size have the same.
+    """
+    sides = [limits] if item.interactor is None else [limits, item.interactor.limits]
+    total = _OF_A_WORKER + item.size
+    for side in sides:
+        total += max(side.memory_kb << 10, _TO_COMPILE) + 3 * side.output_bytes
+    return -(-total // _GROUP_STEP) * _GROUP_STEP
 
 
 def read_facts(body: bytes | bytearray, limits: RunLimits) -> Facts:

@@ -13,6 +13,7 @@ import sys
 import time
 
 LOCK = ".lock"
+GROUPS = ".groups"  # names the directories in which the judge's control groups lie
 _PAUSE_S = 0.1
 _PATIENCE_S = 60.0
 
@@ -23,12 +24,39 @@ def clear(folder: str, patience_s: float = _PATIENCE_S) -> None:
 
     deadline = time.monotonic() + patience_s
     quiet = 0
+    places = _places(folder)
     while quiet < 2 and time.monotonic() < deadline:  # a process just being started may show only the second time
-        killed = _kill(folder)
+        killed = _kill(folder) + _clear_groups(places, f"{os.path.basename(folder)}.")
         shutil.rmtree(folder, ignore_errors=True)
         quiet = quiet + 1 if not killed and not os.path.lexists(folder) else 0
         if quiet < 2:
             time.sleep(_PAUSE_S)
+
+
+def _places(folder: str) -> list[str]:
+    try:
+        with open(os.path.join(folder, GROUPS), encoding="utf-8") as listing:
+            return listing.read().split("\n")
+    except OSError:
+        return []
+
+
+def _clear_groups(places: list[str], prefix: str) -> int:
+    """Kills what is in the groups whose names begin so and removes them; returns how many are still there."""
+    left = 0
+    for place in filter(None, places):
+        for name in os.listdir(place) if os.path.isdir(place) else ():
+            if not name.startswith(prefix):
+                continue
+            group = os.path.join(place, name)
+            with contextlib.suppress(OSError):
+                with open(os.path.join(group, "cgroup.procs"), "rb") as members:
+                    for pid in map(int, members.read().split()):
+                        if pid:  # 0 stands for one that cannot be seen from here
+                            os.kill(pid, signal.SIGKILL)
+                os.rmdir(group)
+            left += os.path.isdir(group)
+    return left
 
 
 def _kill(folder: str) -> int:

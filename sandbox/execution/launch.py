@@ -66,7 +66,7 @@ class Launcher:
 
     def prepare(self, asked: Asked, source: Source, use: Callable[[Program], None], on_done: OnDone) -> None:
         """Gives the program ready to run to `use`, or says to `on_done` why there is none."""
-        workshop = languages.Workshop(self._pool.artifacts, self._pool.level)
+        workshop = languages.Workshop(self._pool.artifacts, self._pool.level, self._pool.groups)
         if not source.language.compiled:
             use(source.language.prepare(source.code, workshop, source.files))
             return

@@ -15,27 +15,34 @@ from collections.abc import Callable
 
 from sandbox.box import channel
 from sandbox.execution.folder import Folder
-from sandbox.execution.job import Job, is_suspicious, read_facts, test_message
+from sandbox.execution.job import Facts, Job, is_suspicious, memory_to_allow, read_facts, test_message
 from sandbox.execution.worker import START_S, Worker, WorkerFailed, shortfall, unpack_status
+from sandbox.isolation.groups import PROCESSES, Groups, Place
+from sandbox.verdicts import Verdict
 
 _RECYCLE_AFTER = 5000  # jobs of one worker
 _SET_ASIDE_S = 30.0  # after which a run set aside no longer waits until all else is done
+_PERHAPS_BY_GROUP = (Verdict.RE, Verdict.TLE, Verdict.ILE)
 
 
 class Pool:
     """Up to `size` workers at one protection level, started when work waits for them.
 
     `silence_s` is how long a busy worker may say nothing (it reports every second) before it is replaced.
-    `runtimes` are the paths of language runtimes that programs may need.
+    `runtimes` are the paths of language runtimes that programs may need. At `place`, if any, each worker gets a control
+    group.
     """
 
-    def __init__(self, size: int, level: str, silence_s: float = 20.0, runtimes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, size: int, level: str, silence_s: float = 20.0, runtimes: tuple[str, ...] = (), place: Place | None = None
+    ) -> None:
         self.size = size
         self._runtimes = runtimes
         self.level = level
         self.replaced = 0
         self._silence_s = silence_s
-        self._folder = Folder()
+        self._folder = Folder(place.folders if place is not None else ())
+        self.groups = Groups(place, os.path.basename(self._folder.path)) if place is not None else None
         self._workers: list[Worker] = []
         self._waiting: deque[Job] = deque()
         self._set_aside: deque[tuple[Job, float]] = deque()  # to be run alone: (job, since when)
@@ -152,6 +159,8 @@ class Pool:
         os.close(self._wake_read)
         self._refuse_rest()
         self._selector.close()
+        if self.groups is not None:
+            self.groups.close()
         self._folder.close()
 
     def _pause(self) -> float | None:
@@ -185,7 +194,7 @@ class Pool:
         while len(self._workers) < self.size and starting < len(self._waiting) + len(self._set_aside):
             starting += 1
             try:
-                worker = Worker(self.level, self.artifacts, self._runtimes)
+                worker = Worker(self.level, self.artifacts, self._runtimes, self.groups)
             except OSError as error:
                 self._start_failed(f"cannot start a worker: {error}")
                 return
@@ -212,7 +221,8 @@ class Pool:
 
     def _send_test(self, worker: Worker, job: Job) -> None:
         try:
-            test = test_message(job.inputs[job.position], job.limits, job.program)
+            item = job.inputs[job.position]
+            test = test_message(item, job.limits, job.program)
         except Exception as error:  # others wait for this thread: one job's fault must not end it
             worker.job = None
             if not job.single:
@@ -221,6 +231,8 @@ class Pool:
             job.on_done(f"the test cannot be given to a worker: {type(error).__name__}: {error}", None)
             self._wake()
             return
+        if worker.group is not None:
+            worker.group.limit(memory_to_allow(item, job.limits))
         if job.single:
             program = job.program.message(job.limits)
             worker.send("S", channel.LENGTH.pack(len(program)) + program, test)
@@ -277,6 +289,12 @@ class Pool:
         if job.cancelled:
             self._finish(worker, job, error="cancelled")
             return
+        if worker.group is not None and facts.verdict in _PERHAPS_BY_GROUP:
+            kills, refusals = worker.group.new_events()
+            if kills and facts.killed:
+                facts.verdict, facts.message, facts.killed = Verdict.MLE, _group_message(worker), False
+            elif refusals:
+                facts.verdict, facts.message = Verdict.RE, f"too many processes or threads: {PROCESSES} at most"
         if facts.killed and job.position not in job.killed_at:
             job.killed_at.add(job.position)  # perhaps the machine ran out of memory: once more
             self._send_test(worker, job)
@@ -354,13 +372,27 @@ class Pool:
             return
         if not worker.ready or not worker.report:
             reason = f"{reason}{worker.last_words()}" if worker.last_words() not in reason else reason
+        overrun = worker.group is not None and worker.job is not None and worker.group.new_events()[0]
+        words = _group_message(worker)
         self._discard(worker)
         self.replaced += 1
         if not worker.report:
             self._start_failed(reason)
         if worker.job is not None:
             job, worker.job = worker.job, None
-            self._retry(job, reason)
+            if overrun and not job.cancelled and job.inputs[job.position].interactor is None:
+                self._overrun(job, words)
+            else:
+                self._retry(job, reason)
+
+    def _overrun(self, job: Job, words: str) -> None:
+        """The program used so much memory that the worker itself was ended for it: no other had a part in that."""
+        step = job.on_facts(job.position, Facts(Verdict.MLE, words))
+        job.position += step
+        if step and job.position < len(job.inputs):
+            self._waiting.appendleft(job)
+        else:
+            job.on_done(None, None)
 
     def _retry(self, job: Job, reason: str) -> None:
         job.attempts += 1
@@ -368,3 +400,8 @@ class Pool:
             job.on_done(reason, None)
         else:
             self._waiting.appendleft(job)
+
+
+def _group_message(worker: Worker) -> str:
+    allowed = worker.group.memory_bytes >> 20 if worker.group is not None else 0
+    return f"used more memory than its control group allows ({allowed} MiB, with files and output)"

@@ -17,8 +17,10 @@ from collections import deque
 from sandbox.box import channel
 from sandbox.execution.job import Job
 from sandbox.isolation import bwrap, packages, runtime, seccomp
+from sandbox.isolation.groups import Groups
 
 _READ = 1 << 20
+_GROUP_BYTES = 1 << 30  # until the first job says how much it needs
 START_S = 60.0  # a worker needs a tenth of a second; a crowded machine is given time
 
 
@@ -29,8 +31,12 @@ class WorkerFailed(Exception):
 class Worker:
     """A started worker. `send` queues bytes, `flush` and `receive` never block."""
 
-    def __init__(self, level: str, artifacts: str, runtimes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, level: str, artifacts: str, runtimes: tuple[str, ...] = (), groups: Groups | None = None
+    ) -> None:
         self.level = level
+        self._groups = groups
+        self.group = groups.make(_GROUP_BYTES) if groups is not None else None
         self.report: dict[str, object] = {}
         self.ready = False
         self.job: Job | None = None
@@ -42,11 +48,13 @@ class Worker:
         # lives as long as the worker; in memory, for it must be able to say that the disk is full
         self._errors = os.fdopen(os.memfd_create("errors", os.MFD_CLOEXEC), "w+b")
         ours, theirs = socket.socketpair()
+        doors: list[int] = []
         try:
+            doors = self.group.doors() if self.group is not None else []
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 ours.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
                 theirs.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
-            command = runtime.zygote_command(theirs.fileno(), runtime.compiled_box(artifacts))
+            command = runtime.zygote_command(theirs.fileno(), runtime.compiled_box(artifacts), doors)
             if level == "namespaced":
                 command = bwrap.command(command, read_only=(artifacts, *runtimes))
                 scratch = bwrap.SCRATCH
@@ -61,7 +69,7 @@ class Worker:
                 stderr=self._errors,
                 cwd="/",
                 env=runtime.environment(),
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), *doors),
                 start_new_session=True,
             )
         except BaseException:
@@ -70,6 +78,8 @@ class Worker:
             raise
         finally:
             theirs.close()
+            for door in doors:
+                os.close(door)
         ours.setblocking(False)
         self.sock = ours
         self.send("I", json.dumps(_setup(level, scratch, packages.provide(artifacts))).encode())
@@ -123,6 +133,8 @@ class Worker:
     def take(self, body: bytes | bytearray) -> None:
         """Notes the worker's own account of what it enforces: it is ready."""
         self.report = json.loads(body)
+        if self.report.get("no_group"):
+            self._leave_group()
         self.ready = True
 
     def take_report(self) -> bool:
@@ -153,7 +165,13 @@ class Worker:
         self.process.wait()
         self._forget_files()
 
+    def _leave_group(self) -> None:
+        if self._groups is not None and self.group is not None:
+            self._groups.drop(self.group)
+            self.group = None
+
     def _forget_files(self) -> None:
+        self._leave_group()
         self._errors.close()
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)

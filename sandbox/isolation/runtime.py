@@ -7,6 +7,7 @@ import py_compile
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -81,7 +82,8 @@ def compiled_box(directory: str) -> str:
     return box
 
 
-def zygote_command(control: int, box: str) -> list[str]:
-    """Command that starts the warm process; `control` is its end of the control socket, `box` the compiled modules."""
+def zygote_command(control: int, box: str, doors: Sequence[int] = ()) -> list[str]:
+    """Command that starts the warm process; `control` is its end of the control socket, `box` the compiled modules,
+    `doors` those of control groups it enters."""
     flags = ["-S", "-s", "-P", "-B", "-X", "no_debug_ranges"]
-    return [interpreter(), *flags, os.path.join(box, "zygote.pyc"), str(control)]
+    return [interpreter(), *flags, os.path.join(box, "zygote.pyc"), str(control), ",".join(map(str, doors))]

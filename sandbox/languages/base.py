@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from sandbox.execution.job import Program
+from sandbox.isolation.groups import Groups
 
 NO_FILES: Mapping[str, str] = MappingProxyType({})
 
@@ -22,10 +23,12 @@ class CompileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where and how a compiled language may build: a directory workers can read, and the protection level."""
+    """Where and how a compiled language may build: a directory workers can read, the protection level, and where
+    control groups for compilers are to be had."""
 
     directory: str
     level: str
+    groups: Groups | None = None
 
 
 class Language(Protocol):

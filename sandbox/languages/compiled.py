@@ -138,7 +138,7 @@ class Compiled(ABC):
     def run_tool(self, command: list[str], directory: str, workshop: Workshop) -> Built:
         """What came of `command` in the compile box; it may write into `directory` only."""
         box, readable = runtime.compiled_box(workshop.directory), self.readable(workshop)
-        return build(command, directory, workshop.level, readable, box, managed=self.managed_compiler)
+        return build(command, directory, workshop.level, readable, box, workshop.groups, managed=self.managed_compiler)
 
     def explain(self, result: Built) -> str:
         """The line of the diagnostics that says most."""

@@ -37,6 +37,7 @@ CONTROLLER = """
 WATCHER = """
     import contextlib, ctypes, json, os, pathlib, random, subprocess, sys, time
     import psutil
+    from sandbox.isolation.groups import find
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
     level, count, place, seed, controller = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
     random.seed(seed)
@@ -61,14 +62,17 @@ WATCHER = """
         return names
 
     def left():
-        return [*living(), *os.listdir(place)]
+        grouped = [group for folder in groups for group in os.listdir(folder) if group.partition(".")[0] in names]
+        return [*living(), *os.listdir(place), *grouped]
 
-    before, kinds, found = table(), [], []
+    before, kinds, found, names = table(), [], [], set()
+    groups = find().place.folders if find().place is not None else ()
     for number in range(count):
         arguments = [sys.executable, "-c", controller, level, str(number % 20)]
         process = subprocess.Popen(arguments, stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": place})
         assert process.stdout.readline() == b"running\\n"
         time.sleep(random.uniform(0, 1.5))
+        names.update(os.listdir(place))
         kinds.append(len(psutil.Process().children(recursive=True)))
         process.kill()
         process.wait()
