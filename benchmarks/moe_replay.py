@@ -71,7 +71,7 @@ def measure(folder: Path, dtype: str, prompts: int, new_tokens: int) -> dict[str
     from rlvr.moe.mismatch import token_gap
     from rlvr.moe.routes import RouteShape, aligned
     from rlvr.moe.statistics import agreement
-    from rlvr.moe.sync import Update, coverage
+    from rlvr.moe.sync import Manifest, checkpoint_state, coverage
     from rlvr.moe.tap import RoutingTap
     from rlvr.rollouts.vllm_routes import RouteCapture, engine_model
 
@@ -96,11 +96,8 @@ def measure(folder: Path, dtype: str, prompts: int, new_tokens: int) -> dict[str
         }
         rows.append((ids, capture.sample(ids, sampling)))
     trainer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    with Update(trainer, 1) as update:
-        for _ in update:
-            pass
-    assert update.manifest is not None
-    engine = {name: tuple(p.shape) for name, p in engine_model(llm).named_parameters()}
+    manifest = Manifest.of(1, checkpoint_state(trainer))
+    engine = {name: p.numel() for name, p in engine_model(llm).named_parameters()}
     width = max(len(ids) for ids, _ in rows)
     total = width + new_tokens
     tokens, mask = torch.zeros(prompts, total, dtype=torch.long), torch.zeros(prompts, total, dtype=torch.long)
@@ -115,7 +112,7 @@ def measure(folder: Path, dtype: str, prompts: int, new_tokens: int) -> dict[str
     )  # fmt: skip
     sampled = torch.tensor([sample.logps for _, sample in rows])
     result: dict[str, Any] = {"vllm": version, "family": facts.model_type, "dtype": dtype, "tokens": sampled.numel()}
-    result["unfilled"] = coverage(update.manifest, engine)
+    result["unfilled"] = coverage(manifest, engine)
     with RoutingTap(trainer) as tap, torch.no_grad():
         for name in ("free", "replayed"):
             if name == "replayed":

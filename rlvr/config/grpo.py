@@ -140,6 +140,14 @@ class AlarmSection(Strict):
     stop_logprob_gap: float | None = Field(default=1.0, ge=0)  # above it the run ends: sampler and trainer differ
 
 
+class SyncSection(Strict):
+    """The canary of weight sync: fixed tokens that an engine with weights of its own must score as the trainer does."""
+
+    canary_first: int = Field(default=3, ge=0)  # checked after each of the first syncs
+    canary_every: int = Field(default=50, ge=0)  # and then after every so many; 0: no more
+    canary_bound: float = Field(default=0.1, gt=0)  # nats a token; tightened by what a freshly loaded engine shows
+
+
 class RewardSection(Strict):
     """From verdict to reward; an infrastructure failure never has one."""
 
@@ -185,6 +193,7 @@ class GRPORecipe(Strict):
     curriculum: CurriculumSection = CurriculumSection()
     reward: RewardSection = RewardSection()
     alarms: AlarmSection = AlarmSection()
+    sync: SyncSection = SyncSection()
     moe: MoESection = MoESection()
     judge: JudgeSection = JudgeSection()
     tracking: TrackingSection = TrackingSection()

@@ -135,7 +135,7 @@ class DriftProbe:
         self.session.tap.disarm()
         self.model.eval()
         with torch.no_grad():
-            now = torch.log_softmax(self.model(self.tokens).logits.float(), dim=-1)
+            now = torch.log_softmax(self.model(self.tokens.to(self.model.device)).logits.float(), dim=-1)
         self.model.train(training)
         if armed is not None:
             self.session.tap.arm(armed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +22,27 @@ class SyncRefused(RuntimeError):
     """Weights that must not be sent, or that did not arrive as they were; one line that says why."""
 
 
-def checkpoint_tensors(model: Any) -> Iterator[tuple[str, Tensor]]:
+def checkpoint_tensors(model: Any, state: Mapping[str, Tensor] | None = None) -> Iterator[tuple[str, Tensor]]:
     """Yields (checkpoint name, tensor) of every parameter and persistent buffer, tied ones once.
 
     The names are those of transformers' own reverse conversion. Layers are converted one at a time, as a conversion may
-    join tensors of one layer, so one layer's copy is all the memory it takes. On another device than the engine's, move
-    each tensor as it comes.
+    join tensors of one layer, so one layer's copy is all the memory it takes. `state`: the tensors, where they had to
+    be gathered; default: the model's own. On another device than the engine's, move each tensor as it comes.
     """
     from transformers.core_model_loading import revert_weight_conversion
 
-    for part in _by_layer(model.state_dict()):
+    for part in _by_layer(model.state_dict() if state is None else state):
         yield from revert_weight_conversion(model, part).items()
+
+
+def checkpoint_state(model: Any, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Returns `checkpoint_tensors` by name; SyncRefused where two of them have one name."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in checkpoint_tensors(model, state):
+        if name in found:
+            raise SyncRefused(f"{name} would be sent twice in one update")
+        found[name] = tensor
+    return found
 
 
 def _by_layer(state: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -54,39 +64,15 @@ class Manifest:
     version: int
     tensors: Mapping[str, tuple[tuple[int, ...], str]]
 
+    @classmethod
+    def of(cls, version: int, tensors: Mapping[str, Tensor]) -> Manifest:
+        """Returns the manifest of an update of these tensors."""
+        rows = {name: (tuple(t.shape), str(t.dtype).removeprefix("torch.")) for name, t in tensors.items()}
+        return cls(version, rows)
+
     @property
     def elements(self) -> int:
         return sum(math.prod(shape) for shape, _ in self.tensors.values())
-
-
-class Update:
-    """One update of an engine, from its first tensor to its last: whole, or refused.
-
-    Iterate over it inside `with`; leaving it before the last tensor raises SyncRefused, so a half-sent update never
-    passes for one. `manifest` is there once all has been sent.
-    """
-
-    def __init__(self, model: Any, version: int, *, dtype: torch.dtype | None = None) -> None:
-        self.model, self.version, self.dtype = model, version, dtype
-        self.manifest: Manifest | None = None
-
-    def __enter__(self) -> Update:
-        return self
-
-    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        sent: dict[str, tuple[tuple[int, ...], str]] = {}
-        for name, tensor in checkpoint_tensors(self.model):
-            if name in sent:
-                raise SyncRefused(f"{name} would be sent twice in one update")
-            sent[name] = (tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-            # a router bias is float32 in every engine, whatever the weights are
-            keep = self.dtype is None or not tensor.is_floating_point() or name.endswith("e_score_correction_bias")
-            yield name, tensor if keep else tensor.to(self.dtype)
-        self.manifest = Manifest(self.version, sent)
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if kind is None and self.manifest is None:
-            raise SyncRefused(f"the update to version {self.version} ended before its last tensor")
 
 
 # Parameters vLLM stacks: suffix of the engine's name <- suffixes of checkpoint names, in checkpoint order.
@@ -107,27 +93,39 @@ def engine_name(name: str) -> str:
     return name
 
 
-def coverage(sent: Manifest, engine: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Returns a line for every parameter of an unsharded engine that the update does not fill exactly once; empty is
-    well.
+def coverage(
+    sent: Manifest, engine: Mapping[str, int], loaded: Collection[str] | None = None, *, copies: int = 1
+) -> list[str]:
+    """Returns a line for every parameter of an engine that the update does not fill exactly once; empty is well.
 
-    `engine`: shapes by the engine's names, as its `named_parameters` gives them. Rows an engine adds to embeddings
-    to round their number up are allowed to stay unfilled.
+    engine: elements by the engine's names, as it loads them, summed over its workers. loaded: the names its loader says
+    it filled; then a name this module cannot place is the loader's matter, and only without it is a line. copies: of
+    each parameter at most, so with several workers a parameter may lie on each of them or be shared out. Rows an
+    engine adds to embeddings to round their number up are allowed to stay unfilled.
     """
     filled: dict[str, int] = {}
     for name, (shape, _) in sent.tensors.items():
         target = engine_name(name)
         filled[target] = filled.get(target, 0) + math.prod(shape)
+    width = {engine_name(name): math.prod(shape[1:]) for name, (shape, _) in sent.tensors.items()}
+    names = {_plain(name): name for name in engine}
     lines = []
-    plain = {_plain(name): (name, shape) for name, shape in engine.items()}
-    for target, (name, shape) in plain.items():
-        size, got = math.prod(shape), filled.pop(target, 0)
+    for target, name in names.items():
+        size, got = engine[name], filled.pop(target, 0)
+        if loaded is not None and (name not in loaded):
+            lines.append(f"{name}: {size:,} elements, none of them filled")
+            continue
+        if not got and (loaded is not None or ("lm_head" in target and "model.embed_tokens.weight" in names)):
+            continue  # tied: the engine shares the embedding; or the loader joins what we have no name for
         rounded = "embed" in target or "lm_head" in target
-        if not got and "lm_head" in target and "model.embed_tokens.weight" in plain:
-            continue  # tied: the engine shares the embedding
-        if got != size and not (rounded and 0 < got < size and (size - got) % math.prod(shape[1:]) == 0):
+        if rounded and 0 < got < size and (size - got) % width[target] == 0:
+            continue
+        if copies > 1 and got <= size <= got * copies and (size % got == 0 or ".experts." not in target):
+            continue
+        if got != size:
             lines.append(f"{name}: {size:,} elements, the update fills {got:,}")
-    lines += [f"{name}: sent, but the engine has no such parameter" for name in filled if "lm_head" not in name]
+    if loaded is None:
+        lines += [f"{name}: sent, but the engine has no such parameter" for name in filled if "lm_head" not in name]
     return lines
 
 
@@ -149,16 +147,17 @@ def refuse_moving_experts(engine_arguments: Mapping[str, Any]) -> None:
 class SyncCanary:
     """Fixed tokens whose log-probabilities trainer and engine must agree on after every sync.
 
-    `bound`: the greatest mean difference, in nats a token, that rounding explains; measure it once with weights that
-    are known to be equal (`calibrate`), rather than guess.
+    bound: the greatest mean difference, in nats a token, that may ever be. `calibrate` tightens it to what rounding
+    explains, measured where both hold the same weights: an engine that loaded the policy's checkpoint by itself.
     """
 
-    def __init__(self, tokens: Tensor, bound: float | None = None) -> None:
+    def __init__(self, tokens: Tensor, bound: float = 0.1) -> None:
         self.tokens = tokens  # [rows, positions]
         self.bound = bound
 
     def expected(self, model: Any) -> Tensor:
-        """Returns the trainer's log-probabilities [rows, positions - 1] of the probe."""
+        """Returns the trainer's log-probabilities [rows, positions - 1] of the probe; with sharded weights every
+        process must call it."""
         training = model.training
         model.eval()
         with torch.no_grad():
@@ -167,28 +166,27 @@ class SyncCanary:
         wanted = self.tokens[:, 1:, None].to(logits.device)
         return torch.log_softmax(logits, dim=-1).gather(-1, wanted)[..., 0].cpu()
 
-    def calibrate(self, model: Any, engine: Callable[[Tensor], Tensor], *, factor: float = 5.0) -> float:
-        """Sets and returns the bound: `factor` times the gap now, when both are known to hold the same weights."""
-        self.bound = max(1e-5, factor * self.gap(model, engine))
+    def gap(self, trainer: Tensor, engine: Tensor) -> float:
+        """Returns the mean absolute difference of two rows of log-probabilities, in nats a token."""
+        if trainer.shape != engine.shape:
+            raise SyncRefused(f"the engine scored {list(engine.shape)} tokens of the probe, not {list(trainer.shape)}")
+        return float((trainer.float().cpu() - engine.float().cpu()).abs().mean())
+
+    def calibrate(self, gap: float, *, factor: float = 5.0, least: float = 1e-4) -> float:
+        """Returns the bound from now on: `factor` times a gap of equal weights, if that is below the bound so far."""
+        self.bound = min(self.bound, max(least, factor * gap))
         return self.bound
 
-    def gap(self, model: Any, engine: Callable[[Tensor], Tensor]) -> float:
-        """Returns the mean absolute difference (nats a token); `engine` maps the probe to its log-probabilities."""
-        return float((self.expected(model) - engine(self.tokens).float().cpu()).abs().mean())
-
-    def check(self, model: Any, engine: Callable[[Tensor], Tensor], version: int) -> float:
+    def check(self, gap: float, version: int) -> float:
         """Returns the gap; raises SyncRefused above the bound."""
-        found = self.gap(model, engine)
-        if self.bound is None:
-            raise ValueError("a canary without a bound: calibrate it first")
-        if not found <= self.bound:
+        if not gap <= self.bound:
             raise SyncRefused(
-                f"after the sync of version {version} engine and trainer differ by {found:.3g} a token on the probe,"
+                f"after the sync of version {version} engine and trainer differ by {gap:.3g} a token on the probe,"
                 f" above {self.bound:.3g}: its weights are not the policy's (a tensor missing, stale or misplaced)"
             )
-        return found
+        return gap
 
 
 def canary_due(sync: int, *, first: int = 3, every: int = 50) -> bool:
-    """Whether the `sync`-th one (from 1) is checked: the first few, then now and then."""
-    return sync <= first or sync % every == 0
+    """Whether the `sync`-th one (from 1) is checked: the first few, then now and then; `every` 0: no more."""
+    return sync <= first or (every > 0 and sync % every == 0)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 Finished = Callable[[int, list[int]], None]
 
@@ -38,8 +41,16 @@ class PolicyEngine(Protocol):
     corrects: bool
     url: str | None
 
-    def sync(self, version: int) -> None:
-        """Gives the engine the policy's weights where it holds a copy; every process calls it. `version` names them."""
+    def sync(self, version: int) -> bool:
+        """Gives the engine the policy's weights where it holds a copy of its own; every process calls it.
+
+        `version` names them. Returns whether anything was handed over.
+        """
+        ...
+
+    def score(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """Log-probabilities [rows, positions - 1] of tokens [rows, positions] at temperature 1; None where the engine
+        holds no copy of the weights, or has no way to say."""
         ...
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:

@@ -32,6 +32,7 @@ SCHEMA = pa.schema(
         ("n_allocated", pa.int32()),
         ("success_rate", pa.float32()),  # the estimate the allocation was made from; null: unseen
         ("group", pa.int32()),
+        ("policy_version", pa.int32()),  # updates made before the weights that sampled it
     ]
 )
 
@@ -60,6 +61,7 @@ class RolloutRecord:
     n_allocated: int = 0
     success_rate: float | None = None
     group: int = 0
+    policy_version: int = 0
 
 
 def write_records(folder: Path, step: int, records: Iterable[RolloutRecord]) -> Path:

@@ -10,12 +10,18 @@ class WeightsFromFile:
     """A `--worker-extension-cls` of vLLM; its methods become callable by `/collective_rpc`."""
 
     model_runner: Any
+    _policy_version: int | None = None  # of the last file taken over; None: the weights the server was started with
 
-    def load_policy(self, path: str) -> dict[str, int]:
-        """Replaces the model's weights by those of a safetensors file; returns how many tensors it held."""
+    def load_policy(self, path: str) -> dict[str, Any]:
+        """Replaces the model's weights by those of a safetensors file.
+
+        Returns how many `tensors` it held, their `version`, the elements of every of this worker's `parameters` as the
+        loader sees them, and which of them were `loaded` (None where the loader does not say).
+        """
         from safetensors import safe_open
 
         count = 0
+        report: dict[str, Any] = {"parameters": {}, "loaded": None}
 
         def tensors() -> Iterator[tuple[str, Any]]:
             nonlocal count
@@ -24,9 +30,36 @@ class WeightsFromFile:
                     count += 1
                     yield name, file.get_tensor(name)
 
-        self.model_runner.reload_weights(weights_iterator=tensors())
-        repack_embeddings(self.model_runner.get_model())
-        return {"tensors": count}
+        model = self.model_runner.get_model()
+        load = model.load_weights
+        tied = bool(getattr(getattr(model, "config", None), "tie_word_embeddings", False))
+
+        def watched(weights: Any) -> Any:
+            # here, because kernels repack parameters once they are loaded, and some leave them empty
+            report["parameters"] = {
+                name: parameter.numel()
+                for name, parameter in model.named_parameters()
+                if not (tied and name.endswith("lm_head.weight"))  # its own parameter here, filled from the embedding
+            }
+            loaded = load(weights)
+            report["loaded"] = None if loaded is None else sorted(loaded)
+            return loaded
+
+        with safe_open(path, "pt") as file:
+            version = int((file.metadata() or {})["version"])
+        self._policy_version = None  # until all of it is there
+        model.load_weights = watched
+        try:
+            self.model_runner.reload_weights(weights_iterator=tensors())
+        finally:
+            del model.load_weights
+        repack_embeddings(model)
+        self._policy_version = version
+        return {"tensors": count, "version": version, **report}
+
+    def policy_version(self) -> dict[str, int | None]:
+        """The `version` of the weights in force; None: those the server was started with."""
+        return {"version": self._policy_version}  # vLLM's server turns whatever is no dictionary into a string
 
 
 def repack_embeddings(model: Any) -> None:

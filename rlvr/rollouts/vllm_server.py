@@ -20,6 +20,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,8 @@ from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled
 
 if TYPE_CHECKING:
     import torch
+
+    from rlvr.moe.sync import Manifest
 
 EXTENSION = "rlvr.rollouts.vllm_extension.WeightsFromFile"
 
@@ -73,10 +76,13 @@ class VLLMFileServer:
         self._calls = 0
         self._model = self._check()
 
-    def sync(self, version: int) -> None:
-        """Hands the weights over, unless the server has this version, and clears the server's prefix cache."""
+    def sync(self, version: int) -> bool:
+        """Hands the weights over, unless the server has this version, and clears the server's prefix cache.
+
+        EngineFailure where the server's answer does not prove that each of its parameters was filled once.
+        """
         if version == self._version:
-            return
+            return False
         from safetensors import SafetensorError
 
         tensors = self._weights()
@@ -86,23 +92,54 @@ class VLLMFileServer:
             try:
                 path = folder / "policy.safetensors"
                 try:
-                    count = write_weights(tensors, path)
+                    manifest = write_weights(tensors, path, version)
                 except (OSError, SafetensorError) as error:
                     raise EngineFailure(
                         f"{self.url}: {size / 2**30:.1f} GiB of weights could not be written to {folder.parent}"
                         f" ({error}); make room there, or set TMPDIR to a folder with room"
                     ) from None
                 order = {"method": "load_policy", "args": [str(path)]}
-                answers = self._post("/collective_rpc", order, 60 + size / 2**29)["results"]
-                if any(answer.get("tensors") != count for answer in answers):
-                    raise EngineFailure(
-                        f"{self.url}: took over {answers}, not {count} tensors: its weights are not the policy's"
-                    )
+                self._prove(manifest, self._post("/collective_rpc", order, 60 + size / 2**29)["results"])
                 self._post("/reset_prefix_cache", None, 60)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         self._wait()
         self._version, self._calls = version, 0
+        return True
+
+    def _prove(self, manifest: Manifest, answers: Sequence[Mapping[str, Any]]) -> None:
+        from rlvr.moe.sync import coverage
+
+        for answer in answers:
+            held = (answer.get("tensors"), answer.get("version"))
+            if held != (len(manifest.tensors), manifest.version):
+                raise EngineFailure(
+                    f"{self.url}: took over {held[0]} tensors of version {held[1]}, not {len(manifest.tensors)} of"
+                    f" version {manifest.version}: its weights are not the policy's"
+                )
+        held_by_all: Counter[str] = Counter()
+        loaded: set[str] | None = set()
+        for answer in answers:
+            held_by_all.update(answer["parameters"])
+            loaded = None if loaded is None or answer["loaded"] is None else loaded | set(answer["loaded"])
+        lines = coverage(manifest, held_by_all, loaded, copies=len(answers))
+        if lines:
+            more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
+            raise EngineFailure(f"{self.url}: version {manifest.version} does not fill the engine: {lines[0]}{more}")
+
+    def score(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities [rows, positions - 1] of tokens [rows, positions], each given those before it."""
+        import torch
+
+        rows = []
+        for ids in tokens.tolist():
+            body = {"model": self._model, "prompt": ids, "max_tokens": 1, "temperature": 1.0, "prompt_logprobs": 0}
+            try:
+                given = self._post("/v1/completions", body, 120)["choices"][0]["prompt_logprobs"]
+                rows.append([entry[str(token)]["logprob"] for token, entry in zip(ids[1:], given[1:], strict=True)])
+            except (KeyError, IndexError, TypeError, ValueError) as error:
+                raise EngineFailure(f"{self.url}: no log-probabilities of a prompt in its answer ({error})") from None
+        return torch.tensor(rows)
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
         self._calls += 1
@@ -140,6 +177,15 @@ class VLLMFileServer:
         with ThreadPoolExecutor(min(self._concurrency, max(1, len(order))), thread_name_prefix="rollout") as pool:
             for future in [pool.submit(one, row) for row in order]:
                 future.result()
+        if self._version is not None:
+            answers = self._post("/collective_rpc", {"method": "policy_version"}, 60)["results"]
+            held = {answer["version"] for answer in answers}
+            if held != {self._version}:
+                versions = ", ".join("its first" if v is None else str(v) for v in held)
+                raise EngineFailure(
+                    f"{self.url}: sampled with version {versions} of the weights, not {self._version}: was it"
+                    " restarted?"
+                )
         rows = [row for row in found if row is not None]
         given = [part for part in routes if part is not None]
         whole = given if len(given) == len(prompt_ids) else None
@@ -206,9 +252,11 @@ def routes_of(field: Any) -> np.ndarray | None:
         raise EngineFailure(f"routed_experts: not an npy file in base64: {error}") from None
 
 
-def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> int:
-    """Writes tensors to a safetensors file, shared ones once; returns how many were written."""
+def write_weights(tensors: Mapping[str, torch.Tensor], path: Path, version: int) -> Manifest:
+    """Writes tensors to a safetensors file that names the policy's version, shared ones once; returns what is in it."""
     from safetensors.torch import save_file
+
+    from rlvr.moe.sync import Manifest
 
     kept: dict[str, torch.Tensor] = {}
     seen: set[tuple[int, tuple[int, ...]]] = set()
@@ -217,8 +265,8 @@ def write_weights(tensors: Mapping[str, torch.Tensor], path: Path) -> int:
         if place not in seen:
             seen.add(place)
             kept[name] = tensor.detach().contiguous()
-    save_file(kept, path)
-    return len(kept)
+    save_file(kept, path, metadata={"version": str(version)})
+    return Manifest.of(version, kept)
 
 
 def shared_memory(size: int) -> str | None:

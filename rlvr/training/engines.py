@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +13,8 @@ from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
 from rlvr.config import GRPORecipe
-from rlvr.moe.layout import expert_blocks
-from rlvr.moe.sync import checkpoint_tensors
+from rlvr.moe.layout import expert_blocks, layer_of
+from rlvr.moe.sync import checkpoint_state, checkpoint_tensors
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
 from rlvr.rollouts.sampling import sample
 from rlvr.rollouts.vllm_extension import repack_embeddings
@@ -35,7 +35,10 @@ class InProcess:
         # sharded weights make every process step until the slowest is done, which only generate's own loop does
         self.fast = recipe.grpo.fast_sampling and trainer.accelerator.distributed_type not in SHARDED
 
-    def sync(self, version: int) -> None:
+    def sync(self, version: int) -> bool:
+        return False
+
+    def score(self, tokens: torch.Tensor) -> torch.Tensor | None:
         return None
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
@@ -66,7 +69,9 @@ class InProcess:
 class ThroughTRL:
     """TRL's own engines: vLLM in the training processes or behind its server, transformers' continuous batching.
 
-    On CPU TRL's weight sync fails for a vLLM in the process (its tensors are repacked there); it is replaced.
+    Two things are replaced in TRL's weight sync. Experts go under checkpoint names, one tensor an expert, with the
+    router biases, which are no parameters. And a vLLM in the process takes them as one reload: tensor by tensor fails
+    on CPU, where tensors are repacked, and mangles experts elsewhere.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -74,18 +79,47 @@ class ThroughTRL:
         self.corrects = trainer.use_vllm
         self.name = f"vLLM ({trainer.vllm_mode})" if trainer.use_vllm else "continuous batching"
         self.url: str | None = None
-        if trainer.use_vllm and trainer.vllm_mode == "server":
+        if not trainer.use_vllm:
+            return
+        generation, experts = trainer.vllm_generation, expert_blocks(trainer.accelerator.unwrap_model(trainer.model))
+        if experts:
+            generation._iter_named_params = functools.partial(as_in_checkpoints, trainer, generation._iter_named_params)
+        if trainer.vllm_mode == "server":
             args = trainer.args
             self.url = args.vllm_server_base_url or f"http://{args.vllm_server_host}:{args.vllm_server_port}"
-        elif trainer.use_vllm and trainer.accelerator.device.type == "cpu":
-            trainer.vllm_generation.sync_weights = functools.partial(reload_on_cpu, trainer.vllm_generation)
+        elif experts or trainer.accelerator.device.type == "cpu":
+            generation.sync_weights = functools.partial(reload_in_process, generation)
 
-    def sync(self, version: int) -> None:
+    def sync(self, version: int) -> bool:
         trainer = self.trainer
-        if trainer.use_vllm and version != trainer._last_loaded_step:
-            with self._named("taking over the weights"):
-                trainer.vllm_generation.sync_weights()
-            trainer._last_loaded_step = version
+        if not trainer.use_vllm or version == trainer._last_loaded_step:
+            return False
+        with self._named("taking over the weights"):
+            trainer.vllm_generation.sync_weights()
+        trainer._last_loaded_step = version
+        return True
+
+    def score(self, tokens: torch.Tensor) -> torch.Tensor | None:
+        """As the protocol says; TRL's server has no way to score given tokens, and a sleeping engine has no weights."""
+        trainer = self.trainer
+        if not trainer.use_vllm or trainer.vllm_mode == "server":
+            return None
+        generation = trainer.vllm_generation
+        if generation.enable_sleep_mode and generation._llm_weights_sleeping:
+            return None
+        from vllm import SamplingParams
+
+        if generation.enable_sleep_mode:
+            generation.llm.wake_up(tags=["kv_cache"])
+        sampling = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0)
+        prompts = [{"prompt_token_ids": ids} for ids in tokens.tolist()]
+        answers = generation.llm.generate(prompts, sampling, use_tqdm=False)
+        return torch.tensor(
+            [
+                [entry[token].logprob for token, entry in zip(ids[1:], answer.prompt_logprobs[1:], strict=True)]
+                for ids, answer in zip(tokens.tolist(), answers, strict=True)
+            ]
+        )
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
         # rows are not equal strides of one prompt, so the server must not collapse them: one generation a row
@@ -136,17 +170,42 @@ def open_engine(trainer: Any, recipe: GRPORecipe) -> PolicyEngine:
 def policy_weights(trainer: Any) -> Mapping[str, torch.Tensor]:
     """The policy's tensors under their Hugging Face names; whole on the main process where they are sharded."""
     accelerator = trainer.accelerator
-    if accelerator.distributed_type in SHARDED:
-        return accelerator.get_state_dict(trainer.model_wrapped)
     policy = accelerator.unwrap_model(trainer.model_wrapped)
+    state = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.distributed_type in SHARDED else None
+    if state is not None and not accelerator.is_main_process:
+        return state  # whatever of it is here is not sent
     if expert_blocks(policy):  # loaders want one tensor an expert, as in a checkpoint
-        return dict(checkpoint_tensors(policy))
-    return policy.state_dict()
+        return checkpoint_state(policy, state)
+    return policy.state_dict() if state is None else state
 
 
-def reload_on_cpu(generation: Any) -> None:
-    """Gives TRL's in-process vLLM the trainer's weights on CPU, its packed output head too."""
+def as_in_checkpoints(
+    trainer: Any, gathered: Callable[[], Iterator[tuple[str, torch.Tensor]]]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields the parameters that TRL gathers one by one, layer by layer under checkpoint names, with the layers'
+    persistent buffers."""
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    names = {name for name, _ in policy.named_parameters()}
+    buffers = {name: tensor for name, tensor in policy.state_dict().items() if name not in names}
+    kept: dict[str, torch.Tensor] = {}
+    for name, tensor in gathered():
+        if kept and layer_of(name) != layer_of(next(iter(kept))):
+            yield from checkpoint_tensors(policy, kept)
+            kept = {}
+        if layer_of(name) is not None and not kept:
+            kept = {n: t for n, t in buffers.items() if layer_of(n) == layer_of(name)}
+        # what is gathered is there for this iteration only
+        kept[name] = tensor.clone() if trainer.accelerator.distributed_type in SHARDED else tensor
+    yield from checkpoint_tensors(policy, kept)
+
+
+def reload_in_process(generation: Any) -> None:
+    """Gives TRL's in-process vLLM the trainer's weights as one reload; on CPU its packed output head too."""
     llm = generation.llm
-    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list(generation._iter_named_params())})
+    if generation.enable_sleep_mode:
+        torch.cuda.empty_cache()
+        llm.wake_up(tags=["weights"])
+        generation._llm_weights_sleeping = False
+    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": generation._iter_named_params()})
     repack_embeddings(llm.llm_engine.model_executor.driver_worker.model_runner.get_model())
     llm.reset_prefix_cache()

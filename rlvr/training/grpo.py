@@ -154,8 +154,10 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     rates = success_rates(recipe, by_id)
     checkpoint = latest_checkpoint(folder)
     updates = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
-    probe = probe_tokens(tokenizer, list(prompts.values())) if recipe.moe.balance.kl_budget else None
-    routing = policy_routing(model, recipe.moe, updates_per_rollout=updates, probe=probe)
+    probe = probe_tokens(tokenizer, list(prompts.values()))
+    routing = policy_routing(
+        model, recipe.moe, updates_per_rollout=updates, probe=probe if recipe.moe.balance.kl_budget else None
+    )
     with ProgramGrader(recipe.prompt, recipe.reward, recipe.judge) as grader:
         if checkpoint is not None:
             state = read_state(checkpoint)
@@ -181,6 +183,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             rates=rates,
             grader=grader,
             state_extras=routing.state_dict if routing is not None else None,
+            probe=probe,
             model=model,
             processing_class=tokenizer,
             args=config,

@@ -21,6 +21,7 @@ from rlvr.algorithms.refill import regrouped
 from rlvr.budget import AllocationPolicy, DynamicSampling, SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
+from rlvr.moe.sync import SyncRefused
 from rlvr.rewards import GradedRollout, GradingStream, ProgramGrader, overlong_penalty
 from rlvr.rollouts.policy_engine import EngineFailure, longest_first
 from rlvr.rollouts.prompts import completion_text
@@ -30,6 +31,7 @@ from rlvr.training.checkpoints import STAGING, clear_staging, publish_checkpoint
 from rlvr.training.engines import open_engine
 from rlvr.training.faults import CONTINUES, InfrastructureError, TrainingFault, watched_server
 from rlvr.training.step_metrics import rollout_metrics
+from rlvr.training.sync_check import SyncCheck
 from rlvr.training.update import UpdateTrainer
 
 # The private methods this subclass overrides or calls. TRL may change them in any release: fail at import, by name.
@@ -114,6 +116,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
         rates: SuccessRates,
         grader: ProgramGrader,
         state_extras: Callable[[], Mapping[str, Any]] | None = None,
+        probe: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> None:
         self.recipe = recipe
@@ -136,6 +139,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
         self.alarms = Alarms(recipe.alarms)
         super().__init__(reward_funcs=[self._judge_reward], **kwargs)
         self.engine = open_engine(self, recipe)
+        self.sync_engine = SyncCheck(self, recipe.sync, probe)
 
     # -- one generation step -------------------------------------------------------------------------------------
 
@@ -234,18 +238,20 @@ class GroupedGRPOTrainer(UpdateTrainer):
         doing = "handing over the weights"
         try:
             with watched_server(url) if url else contextlib.nullcontext():
-                self.engine.sync(self.state.global_step)
+                gap = self.sync_engine(self.engine, self.state.global_step)
             synced = time.perf_counter()
             doing = "sampling"
             with watched_server(url, sampling=True) if url else contextlib.nullcontext():
                 done = self.engine.sample(prompt_ids, self._order, self._submit if self._training() else None)
-        except (EngineFailure, FloatingPointError, torch.OutOfMemoryError) as error:
+        except (EngineFailure, SyncRefused, FloatingPointError, torch.OutOfMemoryError) as error:
             hint = "; lower grpo.learning_rate" if isinstance(error, FloatingPointError) else ""
             what: object = error
             if isinstance(error, torch.OutOfMemoryError):
                 what = f"{self.engine.name}: out of memory while {doing} ({str(error).splitlines()[0]})"
                 hint = "; lower grpo.problems_per_step or max_completion_length, or share the model among more devices"
             raise TrainingFault(f"step {self.step_under_way}: {what}{hint}; {CONTINUES}") from None
+        if gap is not None:
+            self._metrics["train" if self._training() else "eval"]["sync/canary_gap"].append(gap)
         self._sync_seconds += synced - started
         self._generate_seconds += time.perf_counter() - synced
         self._keep_routes(prompt_ids, done)
@@ -299,6 +305,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
                     message=graded.judgement.message,
                     completion_tokens=len(ids),
                     finish_reason="length" if truncated else "stop",
+                    policy_version=self.state.global_step,
                 )
             )
         return rewards

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
 import threading
+from collections.abc import Callable, Iterable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
+
+from rlvr.moe.sync import engine_name
+
+Fault = Callable[[Iterable[tuple[str, torch.Tensor]]], Iterable[tuple[str, torch.Tensor]]]
 
 
 class PolicyServer:
     """Serves a checkpoint on a free port.
 
-    `fault`: "stale" takes over no weights, "partial" loses one tensor, "full" has no memory for them. After `die_after`
-    requests it answers with an error; after `hang_after` completions never come: with `silent` not a byte of anything,
-    otherwise /health and /metrics go on.
+    `fault`: "stale" takes over no weights, "partial" loses one tensor, "full" has no memory for them, "forgets" goes
+    back to its first weights when it has sampled; or a function that yields the tensors it takes over, damaged. After
+    `die_after` requests it answers with an error; after `hang_after` completions never come: with `silent` not a byte
+    of anything, otherwise /health and /metrics go on.
     """
 
     def __init__(
-        self, checkpoint: Path, fault: str | None = None, mode: str = "processed_logprobs", **config: Any
+        self, checkpoint: Path, fault: str | Fault | None = None, mode: str = "processed_logprobs", **config: Any
     ) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self.fault, self.mode, self.config = fault, mode, config  # the last: further parts of the vLLM config
-        self.syncs = self.requests = self.arrived = self.tokens = 0
+        self.checkpoint = checkpoint
+        self.version: int | None = None
+        self.syncs = self.requests = self.arrived = self.tokens = self.scored = 0
         self.die_after: int | None = None
         self.hang_after: int | None = None
         self.silent = False
@@ -61,15 +72,20 @@ class PolicyServer:
                 raw = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 body = json.loads(raw) if raw else None
                 with server._counting:
-                    server.arrived += self.path == "/v1/completions"
+                    server.arrived += self.path == "/v1/completions" and "prompt_logprobs" not in body
                 if server.hangs:
                     server._closed.wait()
                     return
                 with server._lock:
-                    if self.path == "/collective_rpc" and server.fault == "full":
+                    if self.path == "/collective_rpc" and body["method"] == "policy_version":
+                        held = None if server.fault == "forgets" else server.version
+                        self.answer({"results": [{"version": held}]})
+                    elif self.path == "/collective_rpc" and server.fault == "full":
                         self.answer({"error": "torch.OutOfMemoryError: CUDA out of memory"}, 500)
                     elif self.path == "/collective_rpc":
                         self.answer({"results": [server.load(body["args"][0])]})
+                    elif self.path == "/v1/completions" and "prompt_logprobs" in body:
+                        self.answer({"choices": [{"prompt_logprobs": server.score(body["prompt"])}]})
                     elif self.path == "/v1/completions":
                         server.requests += 1
                         if server.die_after is not None and server.requests > server.die_after:
@@ -90,15 +106,38 @@ class PolicyServer:
     def hangs(self) -> bool:
         return self.hang_after is not None and self.arrived >= self.hang_after
 
-    def load(self, path: str) -> dict[str, int]:
+    def load(self, path: str) -> dict[str, Any]:
+        """What vLLM's worker does and answers: parameters stacked, experts joined."""
         tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            version = int(file.metadata()["version"])
         self.syncs += 1
+        self.version = version
         if self.fault == "partial":
-            return {"tensors": len(tensors) - 1}
+            return {"tensors": len(tensors) - 1, "version": version}
+        parameters: dict[str, int] = {}
+        for name, tensor in load_file(self.checkpoint / "model.safetensors").items():
+            parameters[engine_name(name)] = parameters.get(engine_name(name), 0) + tensor.numel()
+        loaded = sorted({engine_name(name) for name in tensors} & parameters.keys())
         if self.fault != "stale":
-            self.model.load_state_dict(tensors, strict=False)  # a tied head is not in the file
-            self.model.tie_weights()
-        return {"tensors": len(tensors)}
+            sent = tensors.items()
+            self.take(dict(self.fault(sent)) if callable(self.fault) else dict(sent))
+        return {"tensors": len(tensors), "version": version, "parameters": parameters, "loaded": loaded}
+
+    def take(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Loads by checkpoint names; what is not among them stays as it was when the server began."""
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(self.checkpoint / "config.json", folder)
+            kept = {**load_file(self.checkpoint / "model.safetensors"), **tensors}
+            save_file(kept, Path(folder) / "model.safetensors", metadata={"format": "pt"})
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    @torch.no_grad()
+    def score(self, ids: list[int]) -> list[dict[str, Any] | None]:
+        self.scored += 1
+        logps = self.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        rows = [{str(t): {"logprob": float(row[t])}} for t, row in zip(ids[1:], logps, strict=True)]
+        return [None, *rows]
 
     @torch.no_grad()
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_a_server_fed_by_file_samples_with_the_policys_weights_every_step(server
     lines = metrics(tmp_path / "run")
     assert [line["step"] for line in lines] == [1, 2] and engine.syncs == 2
     for line in lines:
-        assert line["sampling/logprob_gap"] < 1e-4
+        assert line["sampling/logprob_gap"] < 1e-4 and line["sync/canary_gap"] < 1e-5
         assert line["sampling/importance_sampling_ratio/mean"] == pytest.approx(1, abs=1e-3)
     start, end = (AutoModelForCausalLM.from_pretrained(path).state_dict() for path in (warm_model, final))
     assert any(not torch.equal(start[name], end[name]) for name in start)
@@ -74,22 +74,43 @@ def test_a_server_fed_by_file_samples_with_the_policys_weights_every_step(server
     )
     train_grpo(again)  # seeds are the run's, not the server's
     files = [tmp_path / name / "rollouts" / "stage1" / "step-000001.parquet" for name in ("run", "again")]
+    later = pq.read_table(files[0].with_name("step-000002.parquet")).column("policy_version")
+    assert set(later.to_pylist()) == {1}, "the version of the weights stands with every rollout"
     assert pq.read_table(files[0]).to_pylist() == pq.read_table(files[1]).to_pylist()
 
 
 def test_a_server_that_keeps_its_old_weights_is_noticed(server, tiny_model, warm_model, problems_file, tmp_path):
     engine = server(checkpoint=tiny_model, fault="stale")  # the policy before it was fine-tuned
+    unchecked = {"canary_first": 0, "canary_every": 0}
     run = recipe(
-        warm_model, problems_file, tmp_path / "run", grpo=by_file(engine.url), alarms={"stop_logprob_gap": 0.02}
+        warm_model,
+        problems_file,
+        tmp_path / "run",
+        grpo=by_file(engine.url),
+        alarms={"stop_logprob_gap": 0.02},
+        sync=unchecked,
     )
     with pytest.raises(TrainingFault, match="what was sampled is not what is trained on"):
         train_grpo(run)
-    assert complete_checkpoints(tmp_path / "run") == []
+    assert complete_checkpoints(tmp_path / "run") == [] and engine.scored == 0
+    run = recipe(warm_model, problems_file, tmp_path / "checked", grpo=by_file(engine.url))
+    sampled = engine.requests
+    with pytest.raises(TrainingFault, match=r"step 1: after the sync of version 0 .* differ by .* above 0\.1"):
+        train_grpo(run)
+    assert engine.requests == sampled, "before anything is sampled"
+
+
+def test_a_server_that_starts_anew_within_a_step_is_noticed(server, warm_model, problems_file, tmp_path):
+    run = recipe(warm_model, problems_file, tmp_path / "run", grpo=by_file(server(fault="forgets").url))
+    with pytest.raises(TrainingFault, match=r"step 1: .*sampled with version its first of the weights, not 0"):
+        train_grpo(run)
 
 
 def test_a_server_that_loses_a_tensor_is_refused(server, warm_model, problems_file, tmp_path):
     run = recipe(warm_model, problems_file, tmp_path / "run", grpo=by_file(server(fault="partial").url))
-    with pytest.raises(TrainingFault, match=r"step 1: .*took over .* tensors: its weights are not the policy's"):
+    with pytest.raises(
+        TrainingFault, match=r"step 1: .*took over 19 tensors of version 0, not 20 .*: its weights are not"
+    ):
         train_grpo(run)
 
 
@@ -209,7 +230,9 @@ def test_a_server_not_started_for_training_or_not_there_is_refused_at_once(serve
 
 def test_shared_tensors_are_written_once(tmp_path):
     tensor = torch.arange(6.0).reshape(2, 3)
-    assert write_weights({"embed": tensor, "head": tensor, "other": tensor + 1}, tmp_path / "w.safetensors") == 2
+    tensors = {"embed": tensor, "head": tensor, "other": tensor + 1}
+    manifest = write_weights(tensors, tmp_path / "w.safetensors", version=3)
+    assert manifest.version == 3 and manifest.elements == 12
     assert sorted(load_file(tmp_path / "w.safetensors")) == ["embed", "other"]
 
 
