@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlvr.config.load import Strict
 
@@ -35,3 +35,23 @@ class MoESection(Strict):
     freeze_router: bool = False
     log_load: bool = True
     ranks: int | None = Field(default=None, ge=1)  # report the skew of this many expert-parallel ranks
+
+
+class SupervisedMoESection(Strict):
+    """How a mixture-of-experts model is balanced in supervised training, where no sampler has to agree.
+
+    `balance`: by default the sign rule for families with a selection bias of their own, which checkpoints carry, and
+    none for the others: the bias they are given exists in the trainer only, so what is served would route without it.
+    """
+
+    balance: BalanceSection | None = None
+    log_load: bool = True
+    ranks: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _no_budget(self) -> SupervisedMoESection:
+        if self.balance is not None and self.balance.kl_budget is not None:
+            raise ValueError(
+                "moe.balance.kl_budget: holds a policy near its sampler; there is none in SFT, leave it out"
+            )
+        return self

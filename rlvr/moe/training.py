@@ -11,11 +11,11 @@ import torch
 from transformers import TrainerCallback
 
 from rlvr.config import RecipeError
-from rlvr.config.moe import MoESection
+from rlvr.config.moe import BalanceSection, MoESection, SupervisedMoESection
 from rlvr.moe.balancer import DriftProbe, ExpertBalancer, ExpertLoadLog
 from rlvr.moe.layout import UnknownRouter, expert_blocks, text_config
 from rlvr.moe.session import RoutingSession
-from rlvr.moe.statistics import ExpertLoad
+from rlvr.moe.statistics import ExpertLoad, all_reduced
 
 LOAD_FILE = "expert_load.json"
 
@@ -42,6 +42,13 @@ class PolicyRouting:
         """Returns what a checkpoint keeps, as JSON types."""
         balancer = None if self.balancer is None else self.balancer.state_dict()
         return {"moe": {"load": self.session.run_load.as_dict(), "balancer": balancer}}
+
+    def settled_state(self) -> dict[str, Any]:
+        """Returns `state_dict` with what was counted since the last log line; every process must call it."""
+        state, session = self.state_dict(), self.session
+        session.flush()
+        state["moe"]["load"] = session.run_load.merge(all_reduced(session.load)).as_dict()
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continues from a checkpoint's state; one without routing leaves everything at its start."""
@@ -82,6 +89,20 @@ def policy_routing(
         if insists:
             raise RecipeError(f"{insists[0]}: {error}") from None
         return None
+
+
+def supervised_routing(model: Any, section: SupervisedMoESection) -> PolicyRouting | None:
+    """Returns the routing of a model in supervised training: load counted, balance as the section says, no replay.
+
+    None and RecipeError as of `policy_routing`.
+    """
+    balance = section.balance
+    if balance is None:
+        blocks = expert_blocks(model)
+        own = bool(blocks) and all(block.bias_name for block in blocks)
+        balance = BalanceSection(rule="sign" if own else "off")
+    whole = MoESection(replay="off", balance=balance, log_load=section.log_load, ranks=section.ranks)
+    return policy_routing(model, whole, updates_per_rollout=1)
 
 
 def probe_tokens(tokenizer: Any, prompts: Sequence[Any], *, rows: int = 4, most: int = 128) -> torch.Tensor:

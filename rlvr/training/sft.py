@@ -18,11 +18,20 @@ from trl import SFTConfig, SFTTrainer
 from data_curation import load_problems
 from rlvr.config import PromptSection, RecipeError, SFTRecipe, write_resolved
 from rlvr.fingerprints import write_texts
+from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
 from rlvr.rollouts.prompts import completion_text as said
 from rlvr.rollouts.prompts import render_prompt
 from rlvr.training.callbacks import MetricsFile, ProgressBar
-from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, latest_checkpoint, publish_checkpoint, rotate
+from rlvr.training.checkpoints import (
+    FINAL,
+    STAGING,
+    clear_staging,
+    latest_checkpoint,
+    publish_checkpoint,
+    read_state,
+    rotate,
+)
 from rlvr.training.loading import load_policy
 from rlvr.training.restore import RestoresExperts
 
@@ -30,7 +39,14 @@ logger = logging.getLogger(__name__)
 
 
 class AtomicSFTTrainer(RestoresExperts, SFTTrainer):
-    """SFTTrainer whose checkpoints appear in one rename."""
+    """SFTTrainer whose checkpoints appear in one rename, and which counts and balances the load of experts."""
+
+    routing: PolicyRouting | None = None  # of a mixture of experts
+
+    def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        if self.routing is not None:
+            self.routing.session.flush()
+        return super().compute_loss(*arguments, **options)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(super()._get_output_dir(trial)) / STAGING)
@@ -41,10 +57,12 @@ class AtomicSFTTrainer(RestoresExperts, SFTTrainer):
             clear_staging(folder)
         self.accelerator.wait_for_everyone()
         super()._save_checkpoint(model, trial)
+        routing = {} if self.routing is None else self.routing.settled_state()
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             name = f"checkpoint-{self.state.global_step}"
-            publish_checkpoint(folder / STAGING / name, folder / name, {"step": self.state.global_step, "stage": "sft"})
+            state = {"step": self.state.global_step, "stage": "sft", **routing}
+            publish_checkpoint(folder / STAGING / name, folder / name, state)
             rotate(folder, self.args.save_total_limit)
             clear_staging(folder)
         self.accelerator.wait_for_everyone()
@@ -132,7 +150,10 @@ def train_sft(recipe: SFTRecipe) -> Path:
     )
     config = SFTConfig(**{**values, **section.extra})
     model, tokenizer = load_policy(recipe.model)
+    checkpoint = latest_checkpoint(folder)
+    routing = supervised_routing(model, recipe.moe)
     trainer = AtomicSFTTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
+    trainer.routing = routing
     if trainer.accelerator.is_main_process:
         write_resolved(recipe, folder)
         write_environment(folder, seed=recipe.seed, demonstrations=len(dataset))
@@ -146,9 +167,13 @@ def train_sft(recipe: SFTRecipe) -> Path:
         )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+    if routing is not None:
+        if checkpoint is not None:
+            routing.load_state_dict(read_state(checkpoint))
+        for own in routing.callbacks(folder):
+            trainer.add_callback(own)
     trainer.add_callback(MetricsFile(folder / "metrics.jsonl", "sft"))
     trainer.add_callback(ProgressBar("sft", {"loss": "loss", "mean_token_accuracy": "token accuracy"}))
-    checkpoint = latest_checkpoint(folder)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     staged = final.with_name(".final")
     trainer.save_model(str(staged))

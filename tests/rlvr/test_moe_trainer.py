@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from test_grpo_trainer import recipe
 
 import rlvr.training.engines as engines
-from rlvr.config import ModelSection, RecipeError
+from rlvr.config import ModelSection, RecipeError, SFTRecipe
 from rlvr.models import build_tiny_policy
 from rlvr.moe.routes import RouteMismatch
 from rlvr.moe.session import RoutingSession, routes_of, unpacked
@@ -25,6 +25,7 @@ from rlvr.rollouts.policy_engine import EngineFailure, Sampled
 from rlvr.rollouts.vllm_server import routes_of as server_routes
 from rlvr.training.grpo import train_grpo
 from rlvr.training.loading import load_policy
+from rlvr.training.sft import train_sft
 from rlvr.training.update import UpdateTrainer
 
 
@@ -236,3 +237,46 @@ def test_what_a_server_sends_as_routes_is_read_or_refused() -> None:
     for nonsense in ("%%%", base64.b64encode(b"text").decode()):
         with pytest.raises(EngineFailure, match="not an npy file"):
             server_routes(nonsense)
+
+
+def supervised(model: Path, rows: Path, out: Path, **sections: Any) -> SFTRecipe:
+    sft = {"max_steps": 6, "learning_rate": 1e-3, "max_length": 96, "logging_steps": 2, "save_steps": 3}
+    given = {"name": "sft", "output_dir": str(out), "model": {"name_or_path": str(model)}, "data": str(rows)}
+    return SFTRecipe.model_validate({**given, "limit": 64, "sft": sft, **sections})
+
+
+def bias_of(folder: Path) -> torch.Tensor:
+    tensors = load_file(folder / "model.safetensors")
+    return torch.stack([t for name, t in sorted(tensors.items()) if name.endswith("e_score_correction_bias")])
+
+
+def test_sft_balances_a_family_with_a_bias_of_its_own_and_continues_where_it_stopped(
+    experts: dict[str, Path], demonstrations_file: Path, tmp_path: Path
+) -> None:
+    whole = train_sft(supervised(experts["glm4_moe"], demonstrations_file, tmp_path / "whole"))
+    moved = bias_of(whole) - bias_of(experts["glm4_moe"])
+    assert 0 < moved.abs().max() <= 6 * 1e-3 * 2, "six steps of 0.001, recentred"
+    lines = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["moe/max_violation_batch"] > 0 for line in lines[:3]] == [True] * 3
+    load = ExpertLoad.from_dict(json.loads((tmp_path / "whole" / "expert_load.json").read_text()))
+    (tmp_path / "parts").mkdir()
+    for name in ("checkpoint-3", "environment.json", "metrics.jsonl"):
+        (tmp_path / "whole" / name).rename(tmp_path / "parts" / name)
+    parts = train_sft(supervised(experts["glm4_moe"], demonstrations_file, tmp_path / "parts"))
+    assert torch.equal(bias_of(parts), bias_of(whole))
+    again = ExpertLoad.from_dict(json.loads((tmp_path / "parts" / "expert_load.json").read_text()))
+    assert (again.counts["all"] == load.counts["all"]).all()
+
+
+def test_sft_leaves_other_families_as_they_are_unless_asked(
+    experts: dict[str, Path], tiny_model: Path, demonstrations_file: Path, tmp_path: Path
+) -> None:
+    for name, rule, injected in (("default", {}, None), ("asked", {"moe": {"balance": {"rule": "sign"}}}, 8)):
+        out = tmp_path / name
+        train_sft(supervised(experts["qwen3_moe"], demonstrations_file, out, **rule))
+        kept = json.loads((out / "checkpoint-6" / "rlvr_state.json").read_text())["moe"]["balancer"]
+        assert (kept and len(kept["injected"][0])) == injected
+    with pytest.raises(RecipeError, match=r"moe\.balance\.rule: sign: llama is a dense model"):
+        train_sft(supervised(tiny_model, demonstrations_file, tmp_path / "dense", moe={"balance": {"rule": "sign"}}))
+    with pytest.raises(ValueError, match="kl_budget: holds a policy near its sampler"):
+        supervised(tiny_model, demonstrations_file, tmp_path, moe={"balance": {"rule": "sign", "kl_budget": 1.0}})
