@@ -133,15 +133,17 @@ def diagnose(
 ) -> None:
     """Say why sampler and trainer disagree: routing, weights or dtype, each with and without replay.
 
-    MODEL: the checkpoint folder being trained. The KL is that of the sampler from the trainer, in nats a token.
+    MODEL: the checkpoint folder being trained. The KL is that of the sampler from the trainer, in nats a token. A run
+    with moe.keep_routes is also held against what its engine did ("run"): choose the checkpoint that sampled.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from rlvr.moe.mismatch import batches_of
+    from rlvr.moe.mismatch import Diagnosis, batches_of, diagnose_run
     from rlvr.moe.mismatch import diagnose as compare
 
     found = _texts(texts, limit)
+    recorded, temperature = _recorded(texts, limit)
     tokenizer = AutoTokenizer.from_pretrained(_folder(model))
     trainer: Any = AutoModelForCausalLM.from_pretrained(_folder(model), dtype=torch.float32)
     other: Any = AutoModelForCausalLM.from_pretrained(_folder(sampler), dtype=torch.float32) if sampler else trainer
@@ -152,6 +154,9 @@ def diagnose(
         sampler_dtype=getattr(torch, sampler_dtype),
         trainer_dtype=getattr(torch, trainer_dtype),
     )
+    if recorded and sampler is None:
+        run = diagnose_run(trainer, recorded, trainer_dtype=getattr(torch, trainer_dtype), temperature=temperature)
+        result = Diagnosis(result.layers, (run, *result.comparisons))
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
         return
@@ -228,6 +233,22 @@ def _texts(path: Path, limit: int) -> list[str]:
         raise ValueError(f"{path}: no rollouts and no text in it")
     step = max(1, len(found) // limit)
     return found[::step][:limit]
+
+
+def _recorded(path: Path, limit: int) -> tuple[list[dict[str, Any]], float]:
+    """The newest rollouts of a run that kept their routes, `limit` at most, and the temperature of its sampling."""
+    import yaml
+
+    from rlvr.rollouts.records import read_records
+
+    if not path.is_dir():
+        return [], 1.0
+    rows: list[dict[str, Any]] = []
+    for folder in sorted({file.parent for file in path.rglob("step-*.parquet")}):
+        rows += [row for row in read_records(folder) if row.get("routes") is not None]
+    config = path / "config.resolved.yaml"
+    values = yaml.safe_load(config.read_text()) if config.is_file() else {}
+    return rows[-limit:], float(values.get("grpo", {}).get("temperature", 1.0))
 
 
 def _read_json(path: Path) -> Any:

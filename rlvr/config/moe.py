@@ -35,6 +35,13 @@ class MoESection(Strict):
     freeze_router: bool = False
     log_load: bool = True
     ranks: int | None = Field(default=None, ge=1)  # report the skew of this many expert-parallel ranks
+    keep_routes: bool = False  # in the rollout records, with tokens and log-probabilities
+
+    @model_validator(mode="after")
+    def _routes_to_keep(self) -> MoESection:
+        if self.keep_routes and self.replay == "off":
+            raise ValueError("moe.keep_routes: moe.replay is off, so no routes are recorded; set r2, r3 or auto")
+        return self
 
 
 class SupervisedMoESection(Strict):

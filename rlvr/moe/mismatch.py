@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlvr.moe.routes import RouteMismatch, Routes
 from rlvr.moe.session import fed_tokens
 from rlvr.moe.statistics import agreement
 from rlvr.moe.tap import RoutingTap
@@ -118,6 +119,58 @@ def diagnose(
     return Diagnosis(layers, tuple(found))
 
 
+def diagnose_run(
+    trainer: Any, rows: Sequence[Mapping[str, Any]], *, trainer_dtype: torch.dtype, temperature: float = 1.0
+) -> Comparison:
+    """Returns how the trainer disagrees with what a run's engine did: its log-probabilities and its routes.
+
+    rows: rollout records with `tokens`, `logps` and `routes`; completions are compared. Raises RouteMismatch for the
+    routes of another model, ValueError where no row has all three.
+    """
+    rows = [row for row in rows if row["routes"] is not None and row["logps"] is not None]
+    if not rows:
+        raise ValueError("no rollouts with routes and log-probabilities")
+    model = trainer.to(trainer_dtype)
+    with RoutingTap(model) as tap:
+        shape = (len(tap.layers), tap.top_k)
+    batches, sampled, written, known = [], _Scored([], []), [], []
+    for start in range(0, len(rows), 8):
+        part = rows[start : start + 8]
+        width = max(len(row["tokens"]) for row in part)
+        tokens, mask = torch.zeros(len(part), width, dtype=torch.long), torch.zeros(len(part), width, dtype=torch.long)
+        logps, counted = torch.zeros(len(part), width - 1), torch.zeros(len(part), width - 1, dtype=torch.bool)
+        routes = torch.full((len(part), width, *shape), -1)
+        for number, row in enumerate(part):
+            kept, length = Routes.from_bytes(row["routes"]), len(row["tokens"])
+            if kept.ids.shape != (length - 1, *shape):
+                raise RouteMismatch(
+                    f"{row['problem_id']}: routes of shape {list(kept.ids.shape)} for {length} tokens, this model's are"
+                    f" {[length - 1, *shape]}; they are another model's"
+                )
+            tokens[number, :length], mask[number, :length] = torch.tensor(row["tokens"]), 1
+            first = length - len(row["logps"]) - 1
+            logps[number, first : length - 1] = torch.tensor(row["logps"])
+            counted[number, first : length - 1] = True
+            ids = torch.from_numpy(kept.ids.astype(np.int64))
+            routes[number, : length - 1] = ids.masked_fill(~torch.from_numpy(kept.known)[:, None, None], -1)
+        batches.append((tokens, mask))
+        sampled.logps.append(logps)
+        sampled.routes.append(routes)
+        written.append(counted)
+        known.append((routes >= 0).all(dim=3).all(dim=2))
+    gaps = []
+    for replay in (None, sampled.routes):
+        scored = _score(model, batches, replay, temperature=temperature)
+        same = [
+            agreement(a.numpy(), b.numpy(), valid.numpy())
+            for a, b, valid in zip(sampled.routes, scored.routes, known, strict=True)
+        ]
+        flat = [torch.cat([part.reshape(-1) for part in s.logps]) for s in (sampled, scored)]
+        mask = torch.cat([part.reshape(-1) for part in written])
+        gaps.append(token_gap(flat[0][None], flat[1][None], mask[None], np.mean(same, axis=0).tolist()))
+    return Comparison("run", gaps[0], gaps[1])
+
+
 def _compared(cause: str, sampled: _Scored, model: Any, batches: Sequence[Batch]) -> Comparison:
     free, replayed = _score(model, batches), _score(model, batches, sampled.routes)
     gaps = []
@@ -132,7 +185,9 @@ def _compared(cause: str, sampled: _Scored, model: Any, batches: Sequence[Batch]
     return Comparison(cause, gaps[0], gaps[1])
 
 
-def _score(model: Any, batches: Iterable[Batch], routes: Sequence[Tensor] | None = None) -> _Scored:
+def _score(
+    model: Any, batches: Iterable[Batch], routes: Sequence[Tensor] | None = None, *, temperature: float = 1.0
+) -> _Scored:
     model.eval()
     scored = _Scored([], [])
     with RoutingTap(model) as tap, torch.no_grad():
@@ -143,7 +198,7 @@ def _score(model: Any, batches: Iterable[Batch], routes: Sequence[Tensor] | None
             with tap.recording() as passes:
                 logits = model(tokens, attention_mask=mask, use_cache=False).logits[:, :-1].float()
             tap.disarm()
-            chosen = torch.log_softmax(logits, dim=-1).gather(-1, tokens[:, 1:, None])[..., 0]
+            chosen = torch.log_softmax(logits / temperature, dim=-1).gather(-1, tokens[:, 1:, None])[..., 0]
             scored.logps.append(chosen.cpu())
             scored.routes.append(passes[0].cpu())
     return scored

@@ -35,7 +35,8 @@ class RoutingSession:
         self.tap = RoutingTap(model)
         self.tap.observers.append(self._observe)
         # One update on fresh rollouts is made by the policy that sampled them: the recorded routes would be its own.
-        self.records_scoring = section.replay == "r2" or (section.replay == "auto" and updates_per_rollout > 1)
+        several = section.replay == "auto" and (updates_per_rollout > 1 or section.keep_routes)
+        self.records_scoring = section.replay == "r2" or several
         self.load = ExpertLoad(self.tap.layers, self.tap.experts)  # since the last `take_metrics`
         self.run_load = ExpertLoad(self.tap.layers, self.tap.experts)
         self._kinds: Tensor | None = None  # bool [rows], True = passed

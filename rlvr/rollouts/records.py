@@ -33,6 +33,10 @@ SCHEMA = pa.schema(
         ("success_rate", pa.float32()),  # the estimate the allocation was made from; null: unseen
         ("group", pa.int32()),
         ("policy_version", pa.int32()),  # updates made before the weights that sampled it
+        # null but with `moe.keep_routes`
+        ("tokens", pa.list_(pa.int32())),  # of prompt and completion
+        ("logps", pa.list_(pa.float32())),  # of the completion's tokens, under the sampling policy
+        ("routes", pa.binary()),  # `rlvr.moe.routes.Routes.to_bytes`
     ]
 )
 
@@ -62,6 +66,9 @@ class RolloutRecord:
     success_rate: float | None = None
     group: int = 0
     policy_version: int = 0
+    tokens: list[int] | None = None
+    logps: list[float] | None = None
+    routes: bytes | None = None
 
 
 def write_records(folder: Path, step: int, records: Iterable[RolloutRecord]) -> Path:

@@ -188,6 +188,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
         self._stream = GradingStream(self.grader, [self.problems[row["problem_id"]] for row in rows])
         self._sampling = True
         output = self._with_routes(super()._generate_and_score_completions(rows))
+        self._record_routes(output, self._records)
         self._sampling = False
         self._stream = None
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
@@ -16,8 +17,9 @@ from rlvr.algorithms.correction import clip_cov_mask, geometric_rejection, kl_co
 from rlvr.algorithms.packing import DENOMINATOR, PackedUpdate
 from rlvr.config import GRPORecipe
 from rlvr.moe.routes import Routes, aligned, from_engine
-from rlvr.moe.session import COMPLETION_ROUTES, PROMPT_ROUTES, ROUTES, RoutingSession, small
+from rlvr.moe.session import COMPLETION_ROUTES, PROMPT_ROUTES, ROUTES, RoutingSession, routes_of, small, unpacked
 from rlvr.rollouts.policy_engine import Sampled
+from rlvr.rollouts.records import RolloutRecord
 from rlvr.training.faults import CONTINUES, TrainingFault
 from rlvr.training.restore import RestoresExperts
 
@@ -110,7 +112,8 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
     def _puts_off_logps(self) -> bool:
         """Whether the sampling policy's log-probabilities can wait until it is known which rollouts need them."""
         rejects = self.recipe.grpo.geometric_rejection is not None
-        return any(self._repacks) and self.beta == 0.0 and not self.use_vllm and not rejects
+        keeps = self.routing is not None and self.routing.section.keep_routes
+        return any(self._repacks) and self.beta == 0.0 and not self.use_vllm and not rejects and not keeps
 
     def _current_logps(self, batch: dict[str, Any]) -> torch.Tensor:
         """Log-probabilities of the completions under the policy as it is: [rows, completion]."""
@@ -249,6 +252,24 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
         if routes is not None:
             output[PROMPT_ROUTES], output[COMPLETION_ROUTES] = routes[:, :width], routes[:, width:]
         return output
+
+    def _record_routes(self, output: Mapping[str, Any], records: Sequence[RolloutRecord]) -> None:
+        """Puts tokens, log-probabilities and routes into the records of these rollouts, where they are to be kept."""
+        routes = routes_of(output)
+        if routes is None or self.routing is None or not self.routing.section.keep_routes:
+            return
+        tokens = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
+        written = output["completion_mask"].bool()
+        real = torch.cat([output["prompt_mask"].bool(), written], dim=1)
+        logps = output.get("sampling_per_token_logps", output.get("old_per_token_logps"))
+        for row, record in enumerate(records):
+            if not written[row].any():  # masked because it was cut off
+                continue
+            ids = unpacked(routes[row][real[row].to(routes.device)])[:-1].cpu().numpy()
+            known = np.asarray((ids >= 0).all(axis=(1, 2)))
+            kept = Routes(ids.clip(0).astype(self.routing.shape.dtype), known)
+            record.tokens, record.routes = tokens[row][real[row]].tolist(), kept.to_bytes()
+            record.logps = None if logps is None else logps[row][written[row]].tolist()
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
         try:

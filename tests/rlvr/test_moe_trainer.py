@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from test_grpo_trainer import recipe
 
 import rlvr.training.engines as engines
+from rlvr.commands.moe import moe as moe_commands
 from rlvr.config import ModelSection, RecipeError, SFTRecipe
 from rlvr.models import build_tiny_policy
-from rlvr.moe.routes import RouteMismatch
+from rlvr.moe.routes import RouteMismatch, Routes
 from rlvr.moe.session import RoutingSession, routes_of, unpacked
 from rlvr.moe.statistics import ExpertLoad
 from rlvr.rollouts.policy_engine import EngineFailure, Sampled
+from rlvr.rollouts.records import read_records
 from rlvr.rollouts.vllm_server import routes_of as server_routes
 from rlvr.training.grpo import train_grpo
 from rlvr.training.loading import load_policy
@@ -164,8 +167,14 @@ def test_a_policy_whose_sft_had_an_auxiliary_loss_is_sampled_from(experts: dict[
     assert tokens.shape == (1, 6)
 
 
+@pytest.mark.parametrize("keep", [False, True])
 def test_routes_an_engine_returns_are_replayed_when_scoring_and_when_updating(
-    experts: dict[str, Path], problems_file: Path, tmp_path: Path, gradients: None, monkeypatch: pytest.MonkeyPatch
+    experts: dict[str, Path],
+    problems_file: Path,
+    tmp_path: Path,
+    gradients: None,
+    monkeypatch: pytest.MonkeyPatch,
+    keep: bool,
 ) -> None:
     """The engine says that each token went to the experts after those it went to, so replay cannot be a coincidence."""
     given: dict[bytes, np.ndarray] = {}
@@ -204,14 +213,42 @@ def test_routes_an_engine_returns_are_replayed_when_scoring_and_when_updating(
         before(self, batch)
 
     def scored(self: RoutingSession, batch: Any) -> Any:
-        checked(self, batch, "scored")
+        if not keep:  # else scored while TRL generates, which looks at no batch
+            checked(self, batch, "scored")
         return scoring(self, batch)
 
     monkeypatch.setattr(engines.InProcess, "sample", routed)
     monkeypatch.setattr(RoutingSession, "before_update", updating)
     monkeypatch.setattr(RoutingSession, "scoring", scored)
-    train_grpo(short(experts["glm4_moe"], problems_file, tmp_path / "run", {"replay": "r3"}, max_steps=1))
-    assert seen["scored"] >= 24 and seen["updated"] >= 24
+    moe = {"replay": "r3", "keep_routes": keep}
+    train_grpo(short(experts["glm4_moe"], problems_file, tmp_path / "run", moe, max_steps=1))
+    assert seen["scored"] >= 24 * (not keep) and seen["updated"] >= 24
+    rows = list(read_records(tmp_path / "run" / "rollouts" / "stage1"))
+    assert len(rows) == 24
+    if not keep:
+        assert all(row["tokens"] is row["logps"] is row["routes"] is None for row in rows)
+        return
+    for row in rows:
+        kept = Routes.from_bytes(row["routes"])
+        assert kept.known.all() and kept.ids.dtype == np.uint8
+        assert np.array_equal(kept.ids, given[np.array(row["tokens"]).tobytes()][:, 1:])
+        assert len(row["logps"]) == row["completion_tokens"]
+
+
+def test_a_run_that_kept_its_routes_is_held_against_what_sampled_it(
+    experts: dict[str, Path], problems_file: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    train_grpo(short(experts["glm4_moe"], problems_file, run, {"keep_routes": True}, max_steps=1, temperature=0.8))
+    options = ["--texts", str(run), "--json"]
+    found = CliRunner().invoke(moe_commands, ["diagnose", str(experts["glm4_moe"]), *options], catch_exceptions=False)
+    first = json.loads(found.stdout)["comparisons"][0]
+    assert first["cause"] == "run" and first["free"]["same_experts"] == [1.0] and first["free"]["k3"] < 1e-9
+    assert first["replayed"]["max_gap"] < 1e-4 and first["free"]["tokens"] > 24
+    other = CliRunner().invoke(moe_commands, ["diagnose", str(experts["qwen3_moe"]), *options])
+    assert isinstance(other.exception, RouteMismatch) and "another model's" in str(other.exception)
+    with pytest.raises(ValueError, match=r"moe\.keep_routes: moe\.replay is off"):
+        short(experts["glm4_moe"], problems_file, run, {"keep_routes": True, "replay": "off"})
 
 
 def test_routes_of_another_length_end_the_run_in_one_line(
