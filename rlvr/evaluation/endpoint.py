@@ -119,8 +119,12 @@ class EndpointSampler:
 
 
 def _no_room(text: str) -> str:
+    try:
+        said = str(json.loads(text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        said = text
     return (
-        f"the server says {' '.join(text.split())[:300]!r}; start it with a longer context, lower "
+        f"the server says {' '.join(said.split())[:300]!r}; start it with a longer context, lower "
         "sampling.max_completion_length, or leave it out by data.exclude"
     )
 
