@@ -10,10 +10,17 @@ from rlvr.evaluation.generate import NO_ROOM, Answered, no_room
 from rlvr.models import resolve_model
 
 
+class EngineFailure(RuntimeError):
+    """The engine ended on its own; what was drawn is on disk. Exit code 1."""
+
+    exit_code = 1
+
+
 class VLLMSampler:
     """Draws with vLLM's engine, which batches by itself; what it cannot take at once waits in its queue.
 
-    ImportError saying what to install without vLLM; RecipeError for engine options it does not know.
+    ImportError saying what to install without vLLM; RecipeError for engine options it does not know; EngineFailure
+    where the engine dies on the way.
     """
 
     draws_together = False
@@ -65,11 +72,23 @@ class VLLMSampler:
             rows[name] = row
             engine.add_request(name, {"prompt_token_ids": ids}, parameters)
         while engine.has_unfinished_requests():
-            for output in engine.step():
+            for output in self._step():
                 if output.finished:
                     found = output.outputs[0]
                     reason = "length" if found.finish_reason == "length" else "stop"
                     answered(rows[output.request_id], found.text, len(found.token_ids), reason)
+
+    def _step(self) -> list[Any]:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return list(self.model.llm_engine.step())
+        except EngineDeadError as error:
+            raise EngineFailure(
+                f"vLLM's engine died ({' '.join(str(error).split())}); its last lines above say why. What was drawn is "
+                "kept and the same command continues. Of a timeout: a CPU that also does other work needs a larger "
+                "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS (300 s)"
+            ) from None
 
     def _encode(self, prompt: Any) -> list[int]:
         """Token ids; a chat template writes its own special tokens, so none is added to its text."""

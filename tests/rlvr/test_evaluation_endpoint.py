@@ -141,7 +141,10 @@ def test_a_prompt_longer_than_the_servers_context_counts_nowhere_and_is_named(
     assert len(requests) == 15  # a prompt that is too long is not asked for again
     assert metrics.problems == 4 and metrics.pass_at[1].value == pytest.approx(3 / 4)
     assert metrics.infrastructure_errors == 3 and metrics.greedy is not None and metrics.greedy.value == 3 / 4
-    assert "sum/3: not sampled: the server says \"This model's maximum" in caplog.text and "counts in no rate" in caplog.text
+    assert (
+        "sum/3: not sampled: the server says \"This model's maximum" in caplog.text
+        and "counts in no rate" in caplog.text
+    )
     lost = [record for record in read_samples(out) if record.problem_id == "sum/3"]
     assert {record.verdict for record in lost} == {Verdict.IE} and "maximum context length is 64" in lost[0].message
 

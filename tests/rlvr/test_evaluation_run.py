@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
@@ -330,3 +331,25 @@ def test_what_others_publish_is_printed_beside(sums_file: Path, tmp_path: Path) 
         "--suite", suite, "--data", sums_file, "--samples", file, "--out", tmp_path / "e", "judge.workers=1"
     )
     assert "own: published, with their own prompts, sampling and judges: Their model pass@1 0.250" in answer.output
+
+
+def test_a_vllm_engine_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlvr.evaluation import vllm_engine
+
+    class EngineDeadError(Exception):
+        pass
+
+    class Engine:
+        def step(self) -> list[Any]:
+            raise EngineDeadError("EngineCore encountered an issue.")
+
+    exceptions = types.ModuleType("vllm.v1.engine.exceptions")
+    exceptions.EngineDeadError = EngineDeadError  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, exceptions.__name__, exceptions)
+    for name in ("vllm", "vllm.v1", "vllm.v1.engine"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    sampler = vllm_engine.VLLMSampler.__new__(vllm_engine.VLLMSampler)
+    sampler.model = types.SimpleNamespace(llm_engine=Engine())
+    with pytest.raises(vllm_engine.EngineFailure, match=r"engine died .* the same command continues") as failure:
+        sampler._step()
+    assert failure.value.exit_code == 1
