@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -121,6 +121,15 @@ class Knapsack:
         for members in targets:
             left = _spread(counts, members, left, self.high)
         return [int(n) for n in counts]
+
+    def moved_by_cost(self, problem_keys: Sequence[str], rates: SuccessRates, counts: Sequence[int]) -> float | None:
+        """Share of the rollouts of an allocation that one by number of rollouts would give to other problems; None
+        where that is the cost."""
+        if self.cost == "rollouts":
+            return None
+        total = sum(counts)
+        plain = replace(self, cost="rollouts").allocate(problem_keys, rates, total)
+        return sum(abs(ours - theirs) for ours, theirs in zip(counts, plain, strict=True)) / (2 * total)
 
     def _estimate(self, problem_keys: Sequence[str], rates: SuccessRates) -> _Window | _Beta:
         known: _Window | _Beta = _Window() if self.estimator == "window" else _Beta()

@@ -18,7 +18,7 @@ from trl import GRPOTrainer
 from data_curation import Problem
 from rlvr.algorithms.advantages import group_advantages
 from rlvr.algorithms.refill import regrouped
-from rlvr.budget import AllocationPolicy, DynamicSampling, SuccessRates
+from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
 from rlvr.moe.sync import SyncRefused
@@ -179,6 +179,10 @@ class GroupedGRPOTrainer(UpdateTrainer):
     def _attempt(self, step: int, keys: Sequence[str], rows_here: int) -> Attempt:
         """Samples and grades one allocation of rollouts to problems."""
         counts = self.policy.allocate(keys, self.rates, rows_here * self.accelerator.num_processes)
+        if isinstance(self.policy, Knapsack):
+            moved = self.policy.moved_by_cost(keys, self.rates, counts)
+            if moved is not None:
+                self._metrics["train"]["budget/moved_by_cost"].append(moved)
         groups = [number for number, count in enumerate(counts) for _ in range(count)]
         first = self.accelerator.process_index * rows_here
         local = slice(first, first + rows_here)

@@ -87,6 +87,10 @@ def test_long_answers_get_fewer_rollouts_when_tokens_are_what_counts():
         store.record(key, [0, 1] * 8, 1, [tokens] * 16)
     assert Knapsack(fallback=False).allocate(["short", "long"], store, 32) == [16, 16]
     short, long = Knapsack(fallback=False, cost="tokens").allocate(["short", "long"], store, 32)
+    by_count = Knapsack(fallback=False)
+    moved = Knapsack(fallback=False, cost="tokens").moved_by_cost(["short", "long"], store, [short, long])
+    assert moved == (short - by_count.allocate(["short", "long"], store, 32)[0]) / 32 > 0
+    assert by_count.moved_by_cost(["short", "long"], store, [short, long]) is None
     assert short > long and short + long == 32
     copy = SuccessRates()
     copy.load_state_dict(json.loads(json.dumps(store.state_dict())))

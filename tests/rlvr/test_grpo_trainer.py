@@ -106,7 +106,7 @@ def test_every_step_spends_its_budget_exactly_and_records_every_rollout(warm_mod
         warm_model,
         problems_file,
         out,
-        budget={"policy": "knapsack", "estimator": "beta", "low": 2, "high": 12},
+        budget={"policy": "knapsack", "estimator": "beta", "low": 2, "high": 12, "cost": "tokens"},
         curriculum={
             "measure_rollouts": 4,
             "keep_easy": 0.34,
@@ -116,6 +116,7 @@ def test_every_step_spends_its_budget_exactly_and_records_every_rollout(warm_mod
     final = train_grpo(run)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
+    assert all(0 <= line["budget/moved_by_cost"] < 1 for line in lines)
     sizes = set()
     for step in (1, 2, 3):
         rows = pq.read_table(out / "rollouts" / "stage1" / f"step-{step:06d}.parquet").to_pylist()
