@@ -64,7 +64,7 @@ class JudgeSection(Strict):
     cache: str | None = None  # SQLite file that keeps verdicts between runs
     url: str | None = None  # a judge service, http://host:8080
     token_variable: str = "RLVR_JUDGE_TOKEN"  # environment variable that holds its token
-    patience_s: float = Field(default=120, ge=0)  # how long a service that does not answer is waited for, then IE
+    patience_s: float = Field(default=45, ge=0)  # how long a service that does not answer is waited for, then IE
     ray: str | None = None  # address of a Ray cluster, "auto" for the one this machine belongs to
 
     @model_validator(mode="after")

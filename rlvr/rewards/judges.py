@@ -31,6 +31,7 @@ def open_judge(section: JudgeSection, workers: int) -> BatchJudge:
         return RayJudge(
             section.ray,
             workers=section.workers,
+            patience_s=section.patience_s,
             min_protection=section.min_protection,
             allow_unconfined=section.allow_unconfined,
         )

@@ -21,6 +21,7 @@ from sandbox.service import wire
 from sandbox.service.exchange import (
     Done,
     Exchange,
+    Outage,
     Patience,
     Pause,
     ServiceError,
@@ -41,7 +42,12 @@ PROTOCOL = 1
 _BATCH = 32  # programs in one message: few enough that a lost message costs little
 _BATCH_BYTES = 8 << 20
 _KNOWN_TEST_SETS = 65_536
-_SILENCE = httpx.Timeout(45.0, connect=10.0, pool=None)  # a service sends a sign of life every few seconds
+_SILENCE = httpx.Timeout(30.0, connect=10.0, pool=None)  # a service sends a sign of life every few seconds
+
+
+def silence(error: Exception) -> float:
+    """Seconds of silence that a failure ended, 0 where the connection broke or none was made."""
+    return (_SILENCE.read or 0.0) if isinstance(error, httpx.ReadTimeout) else 0.0
 
 
 class _Sender:
@@ -69,6 +75,7 @@ class _Sender:
         self._max_batch = _BATCH
         self._unanswered: set[str] = set()  # jobs whose latest message the service did not answer
         self._silent = False
+        self._outage = Outage()
 
     def _notice(self, exchange: Exchange) -> None:
         """Says once when the service stops answering, and once when it answers every job again."""
@@ -142,12 +149,12 @@ class _Sender:
         }
         for index, order in enumerate(orders):
             if part and (len(part) >= size or bytes_in_part + len(order.code) > _BATCH_BYTES):
-                exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience, tests))
+                exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience, tests, self._outage))
                 part, bytes_in_part = {}, 0
             part[index] = order
             bytes_in_part += len(order.code)
         if part:
-            exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience, tests))
+            exchanges.append(Exchange(self.url, part, stop, keep_output, self._patience, tests, self._outage))
         return exchanges
 
 
@@ -280,12 +287,12 @@ class JudgeClient(_Sender):
     ) -> None:
         while not over.is_set():
             try:
-                following = self._send(exchange, emit, over)
+                following: Pause | Upload | Done = exchange.hopeless() or self._send(exchange, emit, over)
                 if isinstance(following, Upload):
                     for name in following.names:
                         self._put(name, self._body_of(name))
             except (httpx.TransportError, wire.WireError) as error:
-                following = exchange.broken(f"{type(error).__name__}: {error}")
+                following = exchange.broken(f"{type(error).__name__}: {error}", silence(error))
             self._notice(exchange)
             if isinstance(following, Done):
                 for answer in following.given_up:
@@ -425,14 +432,14 @@ class AsyncJudgeClient(_Sender):
     async def _carry_out(self, exchange: Exchange, news: asyncio.Queue[tuple[int, Judgement] | BaseException]) -> None:
         while True:
             try:
-                following = await self._send(exchange, news)
+                following: Pause | Upload | Done = exchange.hopeless() or await self._send(exchange, news)
                 if isinstance(following, Upload):
                     for name in following.names:
                         response = await self._http.put(f"/tests/{name}", content=self._body_of(name))
                         if response.status_code not in (200, 201):
                             raise refusal(self.url, response.status_code, response.content)
             except (httpx.TransportError, wire.WireError) as error:
-                following = exchange.broken(f"{type(error).__name__}: {error}")
+                following = exchange.broken(f"{type(error).__name__}: {error}", silence(error))
             self._notice(exchange)
             if isinstance(following, Done):
                 for answer in following.given_up:

@@ -45,6 +45,32 @@ class Patience:
     queue_s: float = 1800.0
 
 
+class Outage:
+    """Since when no job of a client has heard anything of its service; one for all of them."""
+
+    _FRESH_S = 15.0
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+        self.reason = ""
+        self._latest = 0.0
+
+    def failed(self, reason: str, silent_s: float) -> float:
+        """For how long there has been nothing, now that one more try has failed after `silent_s` of silence."""
+        self._latest = time.monotonic()
+        self.reason = reason
+        since = self.since = self._latest - silent_s if self.since is None else self.since
+        return self._latest - since
+
+    def over(self) -> None:
+        self.since = None
+
+    def is_final(self, lasting_s: float) -> bool:
+        """Whether patience has ended and the latest try is so fresh that another would wait for nothing."""
+        since, now = self.since, time.monotonic()
+        return since is not None and now - since >= lasting_s and now - self._latest < self._FRESH_S
+
+
 @dataclass(frozen=True, slots=True)
 class Pause:
     """Wait so long, then send again."""
@@ -80,6 +106,7 @@ class Exchange:
     keep_output: bool
     patience: Patience
     tests: Mapping[int, int] = field(default_factory=dict)
+    outage: Outage = field(default_factory=Outage)
     job: str = field(default_factory=lambda: uuid.uuid4().hex)
     trouble: str | None = None  # why the service could not answer last, until it does
     _sent: list[int] = field(default_factory=list)
@@ -105,6 +132,7 @@ class Exchange:
 
     def hear(self, line: str) -> tuple[int, Judgement] | None:
         """The answer in a line of the reply, with the caller's index; None for a heartbeat or one already known."""
+        self.outage.over()
         if not line.strip():
             return None
         answer = wire.decode(Answer, line)
@@ -150,15 +178,24 @@ class Exchange:
             return Upload(unknown)
         raise refusal(self.url, status, body)
 
-    def broken(self, reason: object) -> Next:
-        """What to do when the connection failed or the service was not able to answer."""
+    def broken(self, reason: object, silent_s: float = 0.0) -> Next:
+        """What to do when the connection failed, `silent_s` after the last sign of life, or no answer was possible.
+
+        Patience is counted for this job and for all jobs of the client together: a thousand of them wait for a service
+        that is gone as long as one does.
+        """
         now = time.monotonic()
         self.trouble = str(reason)
         if self._failing_since is None:
-            self._failing_since = now
-        if now - self._failing_since < self.patience.lasting_s:
+            self._failing_since = now - silent_s
+        lasting = max(now - self._failing_since, self.outage.failed(self.trouble, silent_s))
+        if lasting < self.patience.lasting_s:
             return self._pause()
         return self._give_up(reason)
+
+    def hopeless(self) -> Done | None:
+        """What to answer without sending anything, where other jobs have just waited in vain; None: send it."""
+        return self._give_up(self.outage.reason) if self.outage.is_final(self.patience.lasting_s) else None
 
     def _give_up(self, reason: object) -> Done:
         message = f"judge service {self.url}: {reason}"

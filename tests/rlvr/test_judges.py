@@ -16,6 +16,8 @@ import sandbox
 from data_curation import load_problems
 from rlvr.config import JudgeSection, PromptSection
 from rlvr.rewards.judged import ProgramGrader
+from sandbox.service import client as service_client
+from sandbox.service import exchange
 from sandbox.service.app import Settings, create_app
 from sandbox.service.client import JudgeClient, ServiceRefused, ServiceUnreachable
 
@@ -95,3 +97,10 @@ def test_verdicts_are_kept_where_the_recipe_says(tmp_path: Path, url: str) -> No
     path = tmp_path / "verdicts.sqlite"
     with ProgramGrader(PromptSection(), judge=JudgeSection(workers=1, cache=str(path))):
         assert path.exists()
+
+
+def test_a_judge_that_is_gone_ends_a_step_within_a_minute_unless_a_recipe_says_otherwise():
+    patience = JudgeSection().patience_s
+    silence = service_client._SILENCE.read
+    assert patience + exchange._LONGEST_PAUSE_S <= 60, "refused connections: the last try is at most a pause late"
+    assert -(-patience // silence) * silence <= 60, "a service that hangs: silence after silence until patience ends"

@@ -18,6 +18,7 @@ import pytest
 from running_service import ADDING, PATIENT, ROOT, SUMS, TOKEN, Process, Running
 
 from sandbox import Judgement, Submission, Verdict
+from sandbox.service import client as service_client
 from sandbox.service.client import JudgeClient, Patience, ServiceUnreachable
 from sandbox.service.exchange import Exchange
 
@@ -116,6 +117,33 @@ def test_one_outage_is_said_once_while_other_jobs_are_still_answered(
         assert interrupted.result().verdict is Verdict.AC
     said = [record.getMessage() for record in caplog.records if "judge service" in record.getMessage()]
     assert len(said) == 2 and "cut; asked again" in said[0] and "answers again" in said[1]
+
+
+def test_many_programs_wait_for_a_service_that_hangs_as_long_as_one_does(
+    start_service: Callable[..., Process], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_client, "_SILENCE", httpx.Timeout(1.0, connect=10.0, pool=None))
+    inner = JudgeClient._send
+    sent: list[str] = []
+
+    def send(self: JudgeClient, exchange: Exchange, *rest: Any) -> Any:
+        sent.append(exchange.job)
+        return inner(self, exchange, *rest)
+
+    process = start_service()
+    with JudgeClient(process.url, TOKEN, patience=Patience(lasting_s=1.5)) as client, ThreadPoolExecutor(4) as threads:
+        assert client.judge(ADDING, SUMS).verdict is Verdict.AC
+        monkeypatch.setattr(JudgeClient, "_send", send)
+        process.popen.send_signal(signal.SIGSTOP)
+        try:
+            found = list(threads.map(lambda _: client.judge(ADDING, SUMS), range(24)))
+        finally:
+            process.popen.send_signal(signal.SIGCONT)
+        assert {judgement.verdict for judgement in found} == {Verdict.IE}
+        assert all("ReadTimeout" in judgement.message for judgement in found)
+        assert len(sent) <= 12, "programs after the first four were to find out that patience had ended"
+        client._outage.over()
+        assert client.judge(ADDING, SUMS).verdict is Verdict.AC
 
 
 def test_a_service_told_to_stop_answers_what_it_has_and_leaves_no_process(
