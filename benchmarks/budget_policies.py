@@ -1,12 +1,15 @@
 """Where the rollouts go and what it is worth: uniform, dynamic sampling and knapsack with either estimator.
 
     python benchmarks/budget_policies.py simulate [--seeds 5]
-    python benchmarks/budget_policies.py train --run runs/quickstart [--seeds 5 --steps 24 --out runs/budget]
+    python benchmarks/budget_policies.py train --run runs/quickstart [--seeds 5 --steps 40 --out runs/budget]
+    python benchmarks/budget_policies.py train --run runs/quickstart --table
 
 `simulate` needs no model: problems are coins whose success rates a mixed group raises (rlvr/budget/simulate.py); every
 policy spends the same rollouts. `train` starts every policy from the SFT checkpoint of a quickstart run, trains on its
-problems for the same number of steps and measures pass@1 on its held-out problems at the checkpoints on the way.
-Intervals are 95 % t-intervals over seeds; differences are paired by seed.
+problems for the same number of steps and measures pass@1 on its held-out problems at the checkpoints on the way; so
+every run is a curve over rollouts sampled and over tokens, and policies are compared at equal spending of either. A
+call that was cut short is continued by the same call, run by run. Intervals are 95 % t-intervals over seeds;
+differences are paired by seed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -43,6 +47,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "knapsack (window)": {"policy": "knapsack", "estimator": "window", "high": 64},
     "knapsack (beta)": {"policy": "knapsack", "estimator": "beta", "high": 64},
 }
+OUTCOME = "outcome.json"
 
 
 def interval(values: Sequence[float], scale: float = 1.0) -> str:
@@ -98,88 +103,158 @@ def simulated(options: argparse.Namespace) -> None:
             print(f"| {policy} | {interval(ratio)} | {interval(final)} | {share} |")
 
 
+def cells(options: argparse.Namespace) -> list[tuple[int, str]]:
+    """(seed, policy) of every run, a seed's policies one after the other: differences are paired by seed."""
+    return [(seed, name) for seed in range(options.seeds) for name in RECIPES]
+
+
+def cell_folder(options: argparse.Namespace, seed: int, name: str) -> Path:
+    return options.out / f"{name.replace(' ', '-').replace('(', '').replace(')', '')}-{seed}"
+
+
 def trained(options: argparse.Namespace) -> None:
     from rlvr.config import GRPORecipe
     from rlvr.training.grpo import train_grpo
 
-    started = time.process_time()
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in RECIPES}
-    for seed in range(options.seeds):
-        for name, budget in RECIPES.items():
-            out = options.out / f"{name.replace(' ', '-').strip('()')}-{seed}"
-            recipe = GRPORecipe.model_validate(
-                {
-                    "name": out.name,
-                    "output_dir": str(out),
-                    "seed": seed,
-                    "model": {"name_or_path": str(options.run / "sft" / "final")},
-                    "data": {"problems": str(options.run / "curation" / "train.parquet"), "limit": options.problems},
-                    "prompt": {"style": "plain"},
-                    "budget": budget,
-                    "grpo": {
-                        "problems_per_step": 16,
-                        "num_generations": 8,
-                        "per_device_train_batch_size": 128,
-                        "max_steps": options.steps,
-                        "max_completion_length": 40,
-                        "learning_rate": 6.0e-4,
-                        "warmup_steps": 2,
-                        "adam_beta2": 0.99,
-                        "save_steps": max(1, options.steps // 2),
-                        "save_total_limit": None,
-                    },
-                }
-            )
-            train_grpo(recipe)
-            results[name].append(outcome(recipe, options))
-            print(f"{name} {seed}: {json.dumps(results[name][-1])}", flush=True)
-    (options.out / "results.json").write_text(json.dumps(results, indent=1))
-    print(f"\n{options.seeds} seeds, {options.steps} steps of 128 rollouts, {time.process_time() - started:.0f} CPU s")
-    print("| policy | rollouts sampled | tokens | effective gradient ratio | held-out pass@1 | minus uniform |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, runs in results.items():
-        gain = [run["pass@1"][-1] - plain["pass@1"][-1] for run, plain in zip(runs, results["uniform"], strict=True)]
-        print(
-            f"| {name} | {statistics.fmean(r['rollouts'] for r in runs):.0f}"
-            f" | {statistics.fmean(r['tokens'] for r in runs):.0f} | {interval([r['signal'] for r in runs])}"
-            f" | {interval([r['pass@1'][-1] for r in runs])} | {interval(gain)} |"
+    for seed, name in cells(options):
+        folder = cell_folder(options, seed, name)
+        if (folder / OUTCOME).exists():
+            continue
+        recipe = GRPORecipe.model_validate(
+            {
+                "name": folder.name,
+                "output_dir": str(folder),
+                "seed": seed,
+                "model": {"name_or_path": str(options.run / "sft" / "final")},
+                "data": {
+                    "problems": str(options.run / "curation" / "train.parquet"),
+                    "tags": ["stage1"],
+                    "limit": options.problems,
+                },
+                "prompt": {"style": "plain"},
+                "judge": {"workers": options.workers},
+                "budget": RECIPES[name],
+                "grpo": {
+                    "problems_per_step": 16,
+                    "num_generations": 8,
+                    "per_device_train_batch_size": 128,
+                    "max_steps": options.steps,
+                    "max_completion_length": 40,
+                    "learning_rate": 6.0e-4,
+                    "warmup_steps": 2,
+                    "adam_beta2": 0.99,
+                    "save_steps": max(1, options.steps // options.points),
+                    "save_total_limit": None,
+                },
+            }
         )
+        started = time.process_time()
+        train_grpo(recipe)
+        found = outcome(recipe, options)
+        found["cpu_s"] = round(time.process_time() - started, 1)  # of this sitting, the judge's processes left out
+        temporary = folder / f".{OUTCOME}"
+        temporary.write_text(json.dumps(found))
+        temporary.replace(folder / OUTCOME)
+        for checkpoint in [*folder.glob("checkpoint-*"), folder / "rollouts"]:  # measured: no longer needed
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        print(f"{name}, seed {seed}: {json.dumps(found)}", flush=True)
+    tabled(options)
 
 
 def outcome(recipe: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """What a run spent, how much of it carried a signal, and pass@1 on held-out problems halfway and at the end."""
+    """What a run spent, how much of it carried a signal, and its curve: [steps, rollouts, tokens, held-out pass@1]."""
+    from rlvr.training.checkpoints import complete_checkpoints
+    from rlvr.training.grpo import FINAL
+
+    folder = Path(recipe.output_dir)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    points = {step: path for step, path in complete_checkpoints(folder) if step < len(lines)}
+    points[len(lines)] = folder / FINAL
+    start = Path(recipe.model.name_or_path)
+    curve = [[0, 0, 0, held_out(recipe, start, options)]]
+    for step, path in sorted(points.items()):
+        rollouts = sum(line["budget/rollouts"] for line in lines[:step])
+        curve.append([step, rollouts, lines[step - 1]["num_tokens"], held_out(recipe, path, options)])
+    signal = statistics.fmean(line["effective_gradient_ratio"] for line in lines)
+    return {"signal": signal, "curve": curve}
+
+
+def held_out(recipe: Any, checkpoint: Path, options: argparse.Namespace) -> float:
+    """pass@1 on the held-out problems, mean over samples."""
     from data_curation import load_problems
     from rlvr.rewards import ProgramGrader
     from rlvr.rollouts.engine import Sampling, TransformersEngine
     from rlvr.rollouts.prompts import render_prompt
-    from rlvr.training.checkpoints import complete_checkpoints
     from rlvr.training.loading import load_policy
 
-    folder = Path(recipe.output_dir)
-    cached = folder / "outcome.json"
-    if cached.exists():
-        return json.loads(cached.read_text())
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    heldout = load_problems(options.run / "curation" / "heldout.parquet")[: options.heldout]
-    rows = [problem for problem in heldout for _ in range(options.samples)]
-    scores = []
-    checkpoints = [*[path for _, path in complete_checkpoints(folder)][:-1], folder / "final"]
+    held = load_problems(options.run / "curation" / "heldout.parquet")
+    problems = [problem for problem in held if "pipelines" in problem.tags][: options.heldout]
+    rows = [problem for problem in problems for _ in range(options.samples)]
+    model, tokenizer = load_policy(recipe.model.model_copy(update={"name_or_path": str(checkpoint)}))
+    engine = TransformersEngine(model, tokenizer, batch_size=256)
+    prompts = [render_prompt(problem, recipe.prompt) for problem in rows]
+    texts = [c.text for c in engine.generate(prompts, Sampling(recipe.grpo.max_completion_length), recipe.seed)]
     with ProgramGrader(recipe.prompt, judge=recipe.judge) as grader:
-        for path in checkpoints:
-            model, tokenizer = load_policy(recipe.model.model_copy(update={"name_or_path": str(path)}))
-            engine = TransformersEngine(model, tokenizer, batch_size=256)
-            prompts = [render_prompt(problem, recipe.prompt) for problem in rows]
-            texts = [c.text for c in engine.generate(prompts, Sampling(recipe.grpo.max_completion_length), recipe.seed)]
-            graded = [g.accuracy for g in grader.grade(rows, texts) if g.accuracy is not None]
-            scores.append(sum(graded) / len(graded))
-    found = {
-        "rollouts": sum(line["budget/rollouts"] for line in lines),
-        "tokens": lines[-1]["num_tokens"],
-        "signal": statistics.fmean(line["effective_gradient_ratio"] for line in lines),
-        "pass@1": scores,
-    }
-    cached.write_text(json.dumps(found))
-    return found
+        graded = [item.accuracy for item in grader.grade(rows, texts) if item.accuracy is not None]
+    return sum(graded) / len(graded)
+
+
+def tabled(options: argparse.Namespace) -> None:
+    """Prints what is there and writes it to results.json; a policy is held against uniform on the seeds both have."""
+    found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in RECIPES}
+    for seed, name in cells(options):
+        path = cell_folder(options, seed, name) / OUTCOME
+        if path.exists():
+            found[name][seed] = json.loads(path.read_text())
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "results.json").write_text(json.dumps(found, indent=1))
+    print(f"\n{sum(map(len, found.values()))} of {len(cells(options))} runs are there")
+    if not found["uniform"]:
+        return
+    cpu = sum(run.get("cpu_s", 0.0) for runs in found.values() for run in runs.values())
+    start = interval([run["curve"][0][3] for run in found["uniform"].values()])
+    print(f"{cpu:.0f} CPU s of the training processes; held-out pass@1 before training {start}")
+    print(
+        "| policy | seeds | rollouts | tokens | effective gradient ratio | pass@1 after the last step"
+        " | minus uniform at equal rollouts | at equal tokens | spent for uniform's score: rollouts | tokens |"
+    )
+    print("|" + " --- |" * 10)
+    for name in RECIPES:
+        seeds = [seed for seed in found[name] if seed in found["uniform"]]
+        if not seeds:
+            continue
+        runs = [found[name][seed] for seed in seeds]
+        plain = [found["uniform"][seed] for seed in seeds]
+        cells_ = [
+            str(len(seeds)),
+            f"{statistics.fmean(run['curve'][-1][1] for run in runs):.0f}",
+            f"{statistics.fmean(run['curve'][-1][2] for run in runs):.0f}",
+            interval([run["signal"] for run in runs]),
+            interval([run["curve"][-1][3] for run in runs]),
+        ]
+        for unit in (1, 2):
+            pairs = [(along(run, unit), along(base, unit)) for run, base in zip(runs, plain, strict=True)]
+            cells_.append(interval([at_equal(mine, base) for mine, base in pairs]))
+        for unit in (1, 2):
+            shares = [
+                spent / base["curve"][-1][unit] if (spent := reached(along(run, unit), base["curve"][-1][3])) else None
+                for run, base in zip(runs, plain, strict=True)
+            ]
+            known = [share for share in shares if share is not None]
+            missed = f", {len(shares) - len(known)} of {len(shares)} seeds never" if len(known) < len(shares) else ""
+            cells_.append((interval(known) if known else "-") + missed)
+        print(f"| {name} | " + " | ".join(cells_) + " |")
+
+
+def along(run: dict[str, Any], unit: int) -> list[tuple[float, float]]:
+    """A run's curve as (spent, pass@1); `unit` 1: rollouts, 2: tokens."""
+    return [(point[unit], point[3]) for point in run["curve"]]
+
+
+def at_equal(mine: Sequence[tuple[float, float]], base: Sequence[tuple[float, float]]) -> float:
+    """The difference of two curves where the cheaper one ends, the other interpolated."""
+    end = min(mine[-1][0], base[-1][0])
+    return float(np.interp(end, *zip(*mine, strict=True)) - np.interp(end, *zip(*base, strict=True)))
 
 
 def main() -> None:
@@ -196,16 +271,22 @@ def main() -> None:
     real = verbs.add_parser("train", help="a tiny model, real problems")
     real.add_argument("--run", type=Path, required=True, help="folder of a finished quickstart")
     real.add_argument("--out", type=Path, default=Path("runs/budget"))
-    real.add_argument("--steps", type=int, default=24)
+    real.add_argument("--steps", type=int, default=40)
+    real.add_argument("--points", type=int, default=4, help="how often on the way held-out pass@1 is measured")
     real.add_argument("--problems", type=int, default=160, help="so few that each is visited more than once")
     real.add_argument("--seeds", type=int, default=5)
-    real.add_argument("--heldout", type=int, default=100)
+    real.add_argument("--heldout", type=int, default=150)
     real.add_argument("--samples", type=int, default=4)
+    real.add_argument("--workers", type=int, default=1, help="of the judge")
+    real.add_argument("--table", action="store_true", help="train nothing, print what finished runs say")
     real.set_defaults(run_verb=trained)
     options = parser.parse_args()
     if getattr(options, "population", 0) is None:
         options.population = ["beta:0.5,3", "uniform", "late"]
-    options.run_verb(options)
+    if getattr(options, "table", False):
+        tabled(options)
+    else:
+        options.run_verb(options)
 
 
 if __name__ == "__main__":
