@@ -6,6 +6,8 @@ with other work trust the CPU column and the ratios; runs per second depend on w
     python benchmarks/judge_throughput.py [--runs 200] [--workers 1]
     python benchmarks/judge_throughput.py --batch 2048 --tests 20   # throughput, latency and where the time goes
     python benchmarks/judge_throughput.py --outputs                 # large outputs and their comparison
+    python benchmarks/judge_throughput.py --groups                  # with control groups beside without
+    python benchmarks/judge_throughput.py --queue 10000             # memory of the caller while so many programs wait
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import resource
+import statistics
 import subprocess
 import sys
 import time
@@ -24,7 +27,7 @@ import psutil
 import sandbox
 from sandbox import Limits, Submission, TestCase
 from sandbox.checkers import find
-from sandbox.isolation import bwrap, levels, runtime
+from sandbox.isolation import bwrap, groups, levels, runtime
 
 PROGRAM = """
 import sys
@@ -123,6 +126,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=0, metavar="PROGRAMS", help="Measure a batch instead.")
     parser.add_argument("--tests", type=int, default=20, help="Tests of each program of the batch.")
     parser.add_argument("--outputs", action="store_true", help="Measure large outputs instead.")
+    parser.add_argument("--groups", action="store_true", help="Compare with and without control groups instead.")
+    parser.add_argument("--queue", type=int, default=0, metavar="PROGRAMS", help="Measure memory of a queue instead.")
     options = parser.parse_args()
     runs = options.runs
     if options.batch:
@@ -131,18 +136,19 @@ def main() -> None:
     if options.outputs:
         outputs()
         return
+    if options.groups:
+        grouped(runs)
+        return
+    if options.queue:
+        queued(options.queue)
+        return
     base_cpu, base_wall = plain(PROGRAM, max(20, runs // 5))
     warm_cpu, warm_wall = plain(IMPORTS + PROGRAM, max(20, runs // 5))
     rows = [("plain interpreter per run", base_cpu, base_wall), ("same, with ten usual imports", warm_cpu, warm_wall)]
     if levels.probe("namespaced").reason is None:
-        floor = [runtime.interpreter(), "-I", "-c", FORKING, PROGRAM, str(runs)]
-    rows.append(("same, in a container (bwrap) per run", *contained(IMPORTS + PROGRAM, max(10, runs // 10))))
-    rows.append(
-        (
-            "fork of a warm interpreter, no protection",
-            *spent_by(floor, runs),
-        )
-    )
+        rows.append(("same, in a container (bwrap) per run", *contained(IMPORTS + PROGRAM, max(10, runs // 10))))
+    floor = [runtime.interpreter(), "-I", "-c", FORKING, PROGRAM, str(runs)]
+    rows.append(("fork of a warm interpreter, no protection", *spent_by(floor, runs)))
     for level in levels.LEVELS:
         if levels.probe(level).reason is not None:
             print(f"{level}: not available here", file=sys.stderr)
@@ -210,6 +216,49 @@ def batch(level: str, workers: int, programs: int, tests: int) -> None:
     print(
         f"  of the CPU time: {inside / total:.0%} programs, {(boxes - inside) / total:.0%} workers, "
         f"{controller / total:.0%} controller"
+    )
+
+
+def grouped(runs: int) -> None:
+    """Prints the cost of a test with and without control groups: two judges in turns, medians of seven."""
+    found = groups.find()
+    if found.place is None:
+        print(f"no control groups can be made here: {found.reason}", file=sys.stderr)
+        return
+    test = TestCase("3\n1 2 3\n", "6\n")
+    costs: dict[bool, list[float]] = {True: [], False: []}
+    with sandbox.Judge(1, cache=False) as with_groups, sandbox.Judge(1, cache=False, control_groups=False) as without:
+        for turn in range(8):
+            for judge in (with_groups, without) if turn % 2 else (without, with_groups):
+
+                def work(judge: sandbox.Judge = judge) -> None:
+                    assert judge.judge(PROGRAM, [test] * runs, limits=Limits(wall_s=60)).accepted
+
+                cost, _ = judged(judge, runs, work)
+                if turn:  # the first one starts the worker
+                    costs[judge is with_groups].append(cost)
+    one, other = statistics.median(costs[True]), statistics.median(costs[False])
+    print(f"each test: {one:.2f} ms CPU with control groups, {other:.2f} without, ratio {one / other:.3f}")
+
+
+def queued(programs: int) -> None:
+    """Prints what the caller's process holds while `programs` different ones wait, sixteen of them to a problem."""
+    own = psutil.Process()
+    problems = [
+        [TestCase(f"{n} {at}\n" + "1 " * 500, "1\n" * 20) for at in range(10)] for n in range(-(-programs // 16))
+    ]
+    with sandbox.Judge(1, cache=False) as judge:
+        judge.judge("print(1)", [TestCase("", "1")])
+        work = [Submission(f"{PROGRAM}#{n}\n" + "# x\n" * 200, problems[n // 16]) for n in range(programs)]
+        before = own.memory_info().rss
+        peak = before
+        for done, _ in enumerate(judge.as_completed(work)):
+            peak = max(peak, own.memory_info().rss)
+            if done == 200:  # the rest is cancelled: it is the waiting that is measured
+                break
+    grown = (peak - before) / 1024
+    print(
+        f"{programs} programs waiting: {peak >> 20} MiB, {grown / programs:.1f} KiB each beyond the programs themselves"
     )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import yaml
 from running_service import ROOT
 
 from rlvr.commands.sandbox import sandbox as commands
+from sandbox import Judge
+from sandbox.service.app import create_app
+from sandbox.service.serve import TOKEN_VARIABLE
 
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 
@@ -63,3 +66,43 @@ def test_the_image_holds_the_package_and_runs_as_nobody() -> None:
     for path in re.findall(r"^COPY (.+) \S+$", text, re.MULTILINE):
         assert all((ROOT / each).exists() for each in path.split()), path
     assert re.search(r"^USER 65532", text, re.MULTILINE) and "'.[service]'" in text
+
+
+def test_names_ports_and_probes_are_those_of_the_service() -> None:
+    pod = deployment("base/judge.yaml")
+    (container,) = pod["containers"]
+    (port,) = container["ports"]
+    assert str(port["containerPort"]) == container["args"][container["args"].index("--port") + 1]
+    routes = {route.path: route.methods for route in create_app(cast(Judge, _Nobody())).routes}  # type: ignore[attr-defined]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert "GET" in routes[container[probe]["httpGet"]["path"]]
+        assert container[probe]["httpGet"]["port"] == port["name"]
+    (whole,) = [each for each in documents("base/judge.yaml") if each["kind"] == "Deployment"]
+    template = whole["spec"]["template"]["metadata"]
+    assert "GET" in routes[template["annotations"]["prometheus.io/path"]]
+    assert template["annotations"]["prometheus.io/port"] == str(port["containerPort"])
+    (service,) = [each["spec"] for each in documents("base/judge.yaml") if each["kind"] == "Service"]
+    assert service["ports"][0]["targetPort"] == port["name"]
+    selectors = [service["selector"], whole["spec"]["selector"]["matchLabels"]]
+    for kind in ("PodDisruptionBudget", "NetworkPolicy"):
+        (spec,) = [each["spec"] for each in documents("base/judge.yaml") if each["kind"] == kind]
+        selectors.append(spec.get("selector", spec.get("podSelector"))["matchLabels"])
+    assert all(selector.items() <= template["labels"].items() for selector in selectors)
+    assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    known = {TOKEN_VARIABLE, "MY_POD_NAME"}
+    assert {each["name"] for each in container["env"]} == known
+
+
+def test_overlays_are_built_on_files_that_exist() -> None:
+    for name in ("base", "user-namespaces", "gvisor"):
+        overlay = yaml.safe_load((KUBERNETES / name / "kustomization.yaml").read_text())
+        for path in overlay["resources"] + [patch["path"] for patch in overlay.get("patches", [])]:
+            assert (KUBERNETES / name / path).exists(), path
+
+
+class _Nobody:
+    """Stands where a judge would: no route is called."""
+
+    protection = "confined"
+
+    def statistics(self) -> None: ...
