@@ -61,6 +61,19 @@ def rlvr(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "rlvr.cli", *arguments], check=True)
 
 
+def commands(model: str, folder: Path, steps: int, overrides: list[str]) -> tuple[list[str], list[str]]:
+    """The arguments that train a model under a policy into `folder`, and those that evaluate what came out."""
+    train = [
+        "train", "--config", f"configs/rl/{RECIPES[model]}.yaml", f"output_dir={folder}",
+        f"grpo.max_steps={steps}", "grpo.bf16=true", *overrides,
+    ]  # fmt: skip
+    evaluate = [
+        "evaluate", "--config", "configs/evaluation/smollm2-135m-mbpp.yaml",
+        f"model.name_or_path={folder / 'final'}", f"output_dir={folder / 'evaluation'}",
+    ]  # fmt: skip
+    return train, evaluate
+
+
 def card() -> tuple[str, tuple[float, float] | None]:
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]
     name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -113,7 +126,14 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=sorted(RECIPES), default=sorted(RECIPES))
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
+    parser.add_argument("--dry-run", action="store_true", help="check every recipe of the run, without a GPU, and stop")
     options = parser.parse_args()
+    if options.dry_run:
+        for model in options.models:
+            for policy, overrides in POLICIES.items():
+                for arguments in commands(model, options.out / f"{model}-{policy}", options.steps, overrides):
+                    rlvr(*arguments, "--dry-run")
+        return
     name, rates = card()
     options.out.mkdir(parents=True, exist_ok=True)
     rlvr("curate", "--config", "configs/curation/mbpp.yaml")
@@ -122,15 +142,10 @@ def main() -> None:
         rlvr("models", "fetch", model)
         for policy, overrides in POLICIES.items():
             folder = options.out / f"{model}-{policy}"
+            train, evaluate = commands(model, folder, options.steps, overrides)
             with PeakMemory() as peak:
-                rlvr(
-                    "train", "--config", f"configs/rl/{RECIPES[model]}.yaml", f"output_dir={folder}",
-                    f"grpo.max_steps={options.steps}", "grpo.bf16=true", *overrides,
-                )  # fmt: skip
-            rlvr(
-                "evaluate", "--config", "configs/evaluation/smollm2-135m-mbpp.yaml",
-                f"model.name_or_path={folder / 'final'}", f"output_dir={folder / 'evaluation'}",
-            )  # fmt: skip
+                rlvr(*train)
+            rlvr(*evaluate)
             evaluated = json.loads((folder / "evaluation" / "results.json").read_text())["results"]
             row = summary(folder, rates) | {"peak GiB": peak.gib}
             row["pass@1"] = next(iter(evaluated.values()))["pass@1"]
