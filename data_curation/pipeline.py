@@ -80,11 +80,10 @@ def curate(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: the output is a folder, and this is a file")
-    out.mkdir(parents=True, exist_ok=True)
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-    save_bytes(resolved.encode(), out / "config.resolved.yaml")
     steps: list[StepRecord] = []
     problems, record = _load(config, out / "stages" / "0-load", show_progress)
+    save_bytes(resolved.encode(), out / "config.resolved.yaml")  # a run refused for its sources leaves nothing
     steps.append(record)
     if say is not None:
         say(record.text())
@@ -163,7 +162,8 @@ def _key_options(name: str, options: Any) -> dict[str, Any]:
     if name == "verify":
         values["parts"] = source_hash("data_curation.stages.second_look", "data_curation.stages.thinning")
     if name == "strengthen":
-        values["parts"] = source_hash("data_curation.stages.mutants", "data_curation.stages.input_mutation")
+        parts = ("mutants", "input_mutation", "argument_mutation", "stated_constraints")
+        values["parts"] = source_hash(*(f"data_curation.stages.{part}" for part in parts))
     if name in ("deduplicate", "decontaminate"):
         values["minhash"] = source_hash("data_curation.stages.minhash")
     if name == "decontaminate":

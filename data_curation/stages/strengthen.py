@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -21,17 +22,33 @@ from typing import Any
 import sandbox
 from data_curation.config import StrengthenOptions
 from data_curation.schema import Problem, Solution, Test
+from data_curation.sources.calls import parameters
+from data_curation.stages.argument_mutation import Call
 from data_curation.stages.input_mutation import mutated_inputs
 from data_curation.stages.judging import JudgeFailure, runnable_languages, submission
 from data_curation.stages.kept_results import Kept, computed
 from data_curation.stages.mutants import mutants
 from data_curation.stages.result import StageResult, Workplace
+from data_curation.stages.stated_constraints import Constraints, promises, stated_constraints
 from data_curation.storage import save_bytes
 from sandbox import Verdict
 
 ADDED = "tests-added:"  # tag prefix: how many tests, and from how many programs their outputs come
 MAXIMUM_REFERENCES = 3
+TESTS_AT_ONCE = 8  # new tests a wrong program is run on before it is asked whether it still passes
+MUTANT_CPU_S, MUTANT_STRETCH = 1.0, 10.0  # seconds; times the slowest run of an accepted program
 LONGEST_OUTPUT = 60_000  # characters; the judge keeps the first 64 KiB of what a program prints
+
+
+# prints the JSON form of the value: sets and dicts with other keys than texts as the judge writes them
+_PRINTED = (
+    "print('\\n' + __import__('json').dumps((lambda form, value: form(form, value))(lambda form, value: "
+    "[form(form, item) for item in value] if isinstance(value, (list, tuple)) else "
+    "{{'__set__': [form(form, item) for item in sorted(value, key=repr)]}} if isinstance(value, (set, frozenset)) else "
+    "({{key: form(form, item) for key, item in value.items()}} if all(isinstance(key, str) for key in value) else "
+    "{{'__dict__': [[form(form, key), form(form, item)] for key, item in value.items()]}}) "
+    "if isinstance(value, dict) else value, {})))"
+)
 
 
 @dataclass
@@ -99,45 +116,80 @@ def strengthened(
 ) -> tuple[list[Test], Strength]:
     """The tests worth adding, and what the tests let through without and with them."""
     strength = Strength(problem.id)
-    references = _references(problem, languages)
+    references, slowest = _references(problem, languages)
     strength.references = len(references)
     if problem.interactor or problem.subtasks:
         strength.skipped = "interactive" if problem.interactor else "tests are worth points"
-    elif len(references) < options.agreeing:
+    elif len(references) < max(1, options.agreeing):
         strength.skipped = f"{len(references)} accepted programs, {options.agreeing} must agree"
     if strength.skipped or not problem.tests:
         return [], strength
     choosing, unseen = _wrong_programs(problem, references[0], options, languages)
     strength.wrong, strength.unseen = len(choosing), len(unseen)
-    survivors = _survivors(problem, [*choosing, *unseen], problem.tests)
+    mutated = problem.model_copy(update={"cpu_s": _mutant_limit(problem, slowest)})
+    survivors = _survivors(mutated, [*choosing, *unseen], problem.tests)
     open_ones = [n for n in survivors if n < len(choosing)]
     strength.accepted_before = strength.accepted_after = len(open_ones)
     strength.unseen_accepted_before = strength.unseen_accepted_after = len(survivors) - len(open_ones)
     if not open_ones:
         return [], strength
-    inputs = mutated_inputs(problem.tests, options.inputs, options.seed)
+    stated, reason = _stated(problem, len(references))
+    if reason:
+        strength.skipped = reason
+        return [], strength
+    inputs = mutated_inputs(problem.tests, options.inputs, options.seed, stated)
     strength.inputs_tried = len(inputs)
     agreed = _agreed(problem, references, inputs) if inputs else []
     strength.inputs_agreed = len(agreed)
     if not agreed:
         return [], strength
     programs = [*choosing, *unseen]
-    killed = {n: _killed_by(problem, programs[n], agreed) for n in survivors}
-    chosen = _cover({n: killed[n] for n in open_ones}, options.maximum_added)
+    killed = _killed(mutated, {n: programs[n] for n in open_ones}, agreed)
+    chosen = sorted(_cover(killed, options.maximum_added))
+    tests = [agreed[index] for index in chosen]
     strength.added = len(chosen)
     strength.accepted_after = sum(not killed[n] & set(chosen) for n in open_ones)
-    strength.unseen_accepted_after = sum(not killed[n] & set(chosen) for n in survivors if n >= len(choosing))
-    return [agreed[index] for index in sorted(chosen)], strength
+    still = [programs[n] for n in survivors if n >= len(choosing)]
+    strength.unseen_accepted_after = len(_survivors(mutated, still, tests)) if tests else len(still)
+    return tests, strength
 
 
-def _references(problem: Problem, languages: frozenset[str]) -> list[Solution]:
-    """Distinct accepted programs, Python first because mutants are made of it."""
+def _references(problem: Problem, languages: frozenset[str]) -> tuple[list[Solution], float]:
+    """Distinct accepted programs that pass, Python first because mutants are made of it; CPU seconds of their slowest
+    test."""
     accepted = [s for s in problem.solutions if s.verdict == "accepted" and s.language in languages]
     distinct = list({" ".join(s.code.split()): s for s in accepted}.values())
-    passing = [
-        s for s, j in zip(distinct, _judged([submission(problem, s) for s in distinct]), strict=True) if j.accepted
-    ]
-    return sorted(passing, key=lambda s: s.language != "python")[:MAXIMUM_REFERENCES]
+    judgements = _judged([submission(problem, s) for s in distinct])
+    passing = [(s, j) for s, j in zip(distinct, judgements, strict=True) if j.accepted]
+    chosen = sorted(passing, key=lambda pair: pair[0].language != "python")[:MAXIMUM_REFERENCES]
+    slowest = max((case.cpu_s for _, j in chosen for case in j.cases), default=0.0)
+    return [s for s, _ in chosen], slowest
+
+
+def _mutant_limit(problem: Problem, slowest: float) -> float:
+    """CPU seconds a wrong program is given: most that exceed it would never end, and waiting for them is dear."""
+    return min(problem.cpu_s, max(MUTANT_CPU_S, MUTANT_STRETCH * slowest))
+
+
+def _stated(problem: Problem, references: int) -> tuple[Constraints | None, str]:
+    """(constraints of the arguments, if the statement states them and all could be read; why no input can be made).
+
+    Programs that agree speak for an input; a single one gives an output for an invalid input, too. So with one
+    reference nothing is made where the statement asks what cannot be kept.
+    """
+    calls = [call for call in map(Call.of, problem.tests) if call is not None]
+    if not calls:
+        return None, ""
+    name = re.findall(r"[A-Za-z_]\w*", calls[0].function)[-1]
+    names = parameters(problem.starter_code, name) or []
+    known = [call.arguments for call in calls if call.function == calls[0].function]
+    stated = stated_constraints(problem.statement, names, known)
+    broken = [*(stated.unread if stated else ()), *promises(problem.statement)]
+    if not broken:
+        return stated, ""
+    if references == 1:
+        return None, f"one accepted program, and inputs may break: {broken[0][:100]}"
+    return None, ""
 
 
 def _wrong_programs(
@@ -178,7 +230,7 @@ def _shown(test: Test) -> Test:
     """The test so that its result is printed: the judge hands out what is printed, not what a call returns."""
     if test.call is None:
         return test
-    return test.model_copy(update={"call": f"print('\\n' + __import__('json').dumps({test.call}))", "output": "null"})
+    return test.model_copy(update={"call": _PRINTED.format(test.call), "output": "null"})
 
 
 def _whole_output(output: str | None, test: Test) -> str | None:
@@ -188,9 +240,16 @@ def _whole_output(output: str | None, test: Test) -> str | None:
     return output if test.call is None else output.rstrip("\n").rpartition("\n")[2]
 
 
-def _killed_by(problem: Problem, program: Solution, tests: Sequence[Test]) -> set[int]:
-    (judgement,) = _judged([submission(problem, program, tests)])
-    return {n for n, case in enumerate(judgement.cases) if case.verdict is not Verdict.AC}
+def _killed(problem: Problem, programs: dict[int, Solution], tests: Sequence[Test]) -> dict[int, set[int]]:
+    """Program -> the tests known to catch it. Once caught, a program is not run on further tests."""
+    killed: dict[int, set[int]] = {number: set() for number in programs}
+    for start in range(0, len(tests), TESTS_AT_ONCE):
+        some = tests[start : start + TESTS_AT_ONCE]
+        running = [number for number in programs if not killed[number]]
+        for number in running:
+            (judgement,) = _judged([submission(problem, programs[number], some)])
+            killed[number] = {start + n for n, case in enumerate(judgement.cases) if case.verdict is not Verdict.AC}
+    return killed
 
 
 def _cover(killed: dict[int, set[int]], most: int) -> list[int]:

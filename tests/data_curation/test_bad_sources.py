@@ -110,7 +110,7 @@ def test_a_file_without_a_usable_row_stops_the_run_with_one_line(tmp_path, name,
     with pytest.raises(ValueError) as caught:
         curate(CurationConfig(sources=(str(source),)), tmp_path / "out", show_progress=False)
     assert message.format(source) in str(caught.value) and "\n" not in str(caught.value)
-    assert not (tmp_path / "out" / "train.parquet").exists()
+    assert not (tmp_path / "out").exists()  # not even the recipe
 
 
 def test_the_command_says_it_in_one_line_and_by_its_exit_code(tmp_path):

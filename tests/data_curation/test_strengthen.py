@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from data_curation.stages import strengthen as stage
 from data_curation.stages.input_mutation import mutated_inputs
 from data_curation.stages.mutants import mutants
 from data_curation.stages.result import Workplace
+from data_curation.stages.stated_constraints import stated_constraints
 from data_curation.stages.strengthen import strengthen
 
 LARGEST = "n = int(input())\na = list(map(int, input().split()))\nprint(max(a))\n"
@@ -108,6 +110,114 @@ def test_calls_that_are_no_data_are_left_alone():
     assert mutated_inputs([Test(call="bool(f(1) and g(2))"), Test(call="[exec('x'), f(1)][1]")], 5) == []
 
 
+def test_calls_inside_an_expression_are_varied_and_the_expression_kept():
+    truth = "[v == 1 if type(v) is int and v in (0, 1) else v for v in [{}]][0]"
+    tests = [Test(call=truth.format(f"is_low({n}, 9)"), output="true") for n in (2, 5)]
+    made = mutated_inputs(tests, 6)
+    assert made
+    for test in made:
+        before, _, after = test.call.partition("is_low(")
+        assert before == truth.partition("{")[0] and re.fullmatch(r"[1-5], [1-9]\)\]\]\[0\]", after)
+    assert mutated_inputs([Test(call="bool(f(3) == [1, 2])", output="true")], 5) == []  # the wanted value is inside
+
+
+def test_tuples_sets_and_dicts_keep_their_types_and_records_their_fields():
+    calls = [
+        "f([('ann', 3), ('bob', 5), ('cyd', 1)], {1, 2}, {'a': 1, 'b': 4})",
+        "f([('dan', 9), ('eve', 2)], {7}, {'c': 3})",
+    ]
+    made = [ast.literal_eval(test.call[1:]) for test in mutated_inputs([Test(call=c, output="0") for c in calls], 60)]
+    assert len(made) > 30
+    for records, numbers, table in made:
+        assert all(type(row) is tuple and [type(cell) for cell in row] == [str, int] for row in records)
+        assert type(numbers) is set and all(type(number) is int for number in numbers)
+        assert set(table) in ({"a", "b"}, {"c"}) and all(type(value) is int for value in table.values())
+
+
+def test_counts_may_be_smaller_than_any_known_one_but_not_below_one():
+    made = {int(test.call[2:-1]) for test in mutated_inputs([Test(call=f"f({n})") for n in (7, 9, 10)], 40)}
+    assert made == {1, 2, 3, 4, 5, 6, 8}
+
+
+# constraints that the statement states
+
+STATED = """Given nums, edges and a text, count.
+
+Example 1:
+
+Input: nums = [1]
+
+Constraints:
+
+n == nums.length
+2 <= n <= 10^3
+-10^4 <= nums[i] <= 104
+0 <= edges.length <= 4
+edges[i] = [ai, bi]
+0 <= ai < bi < n
+text consists of lowercase English letters.
+text.length is even.
+All the values of nums are unique.
+Some of the points are of great beauty.
+"""
+NAMES = ("nums", "edges", "text")
+VALID = ([3, -7, 4], [[0, 1], [1, 2]], "ab")
+
+
+def test_stated_constraints_are_read_and_what_is_not_read_is_kept():
+    found = stated_constraints(STATED, NAMES, [VALID])
+    assert found is not None
+    assert found.unread == ["Some of the points are of great beauty"]
+    assert found.lengths["nums", 0] == [2, 1000] and found.numbers["nums", 1] == [-10000, 104]
+    assert found.letters["text", 0] == set("abcdefghijklmnopqrstuvwxyz")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ([3], [], "ab"),
+        ([3, 105], [], "ab"),
+        ([3, 3], [], "ab"),
+        ([3, 4], [[1, 0]], "ab"),
+        ([3, 4], [[0, 2]], "ab"),
+        ([3, 4], [[0, 1]] * 5, "ab"),
+        ([3, 4], [], "aB"),
+        ([3, 4], [], "abc"),
+        (3, [], "ab"),
+    ],
+)
+def test_arguments_that_break_a_stated_constraint_are_told_apart(values):
+    found = stated_constraints(STATED, NAMES, [VALID])
+    assert found is not None and found.hold(VALID) and not found.hold(values)
+
+
+def test_an_exponent_that_lost_its_height_is_read_where_known_arguments_show_it():
+    text = "Constraints:\n\n1 <= k <= 109\n"
+    assert stated_constraints(text, ["k"], [[50]]).numbers["k", 0] == [1, 109]
+    assert stated_constraints(text, ["k"], [[5000]]).numbers["k", 0] == [1, 10**9]
+    assert stated_constraints("Constraints:\n\n1 <= k <= 9\n", ["k"], [[5000]]).unread == ["1 <= k <= 9"]
+    assert stated_constraints("Count them.", ["k"]) is None
+
+
+@settings(max_examples=60)
+@given(st.text(max_size=60), st.lists(st.sampled_from(["nums", "k", "s"]), max_size=3, unique=True))
+def test_any_line_can_be_a_constraint(line, names):
+    found = stated_constraints(f"Constraints:\n\n{line}\n1 <= k\n", names, [])
+    assert found is None or isinstance(found.unread, list)
+
+
+def test_inputs_use_the_whole_stated_range_and_keep_every_stated_line():
+    text = STATED.replace("Some of the points are of great beauty.\n", "")
+    known = [VALID, ([9, 2], [[0, 1]], "cd")]
+    tests = [Test(input=json.dumps(row), call="Solution().f(*args)", output="0") for row in known]
+    found = stated_constraints(text, NAMES, known)
+    assert found is not None and not found.unread
+    made = [json.loads(test.input) for test in mutated_inputs(tests, 80, stated=found)]
+    assert len(made) > 40 and all(found.hold(row) for row in made)
+    assert max(len(row[0]) for row in made) > 3 and min(number for row in made for number in row[0]) < -7
+    assert any(set(row[2]) - set("abcd") for row in made)
+
+
 # the stage
 
 
@@ -172,3 +282,40 @@ def failing(*args, **options):
 def test_the_stage_does_nothing_unless_it_is_asked_for(work):
     problem = largest(Solution(code=LARGEST))
     assert strengthen([problem], StrengthenOptions(), work).problems == [problem]
+
+
+SUM = "def total(a, k):\n    s = 0\n    for x in a:\n        if x >= k: s += x\n    return s\n"
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ("a.length is odd", ""),
+        ("a is beautiful", "one accepted program, and inputs may break: a is beautiful"),
+        ("1 <= k <= 9\nIt is guaranteed that a has a peak.", "one accepted program, and inputs may break: It is"),
+    ],
+)
+def test_a_single_program_gives_outputs_only_where_every_stated_line_is_kept(work, line, reason):
+    tests = [Test(input="[[7, 5, 9], 3]", output="21", call="total(*args)", sample=True)]
+    statement = f"Add up what is at least k.\n\nConstraints:\n\n1 <= a.length <= 100\n1 <= a[i], k <= 50\n{line}\n"
+    problem = Problem(
+        id="total", statement=statement, starter_code="def total(a, k):\n", tests=tests, solutions=[Solution(code=SUM)]
+    )
+    result = strengthen([problem], StrengthenOptions(enabled=True, agreeing=1), work)
+    (row,) = result.rows
+    assert row["skipped"].startswith(reason) and bool(row["skipped"]) == bool(reason)
+    assert bool(row["added"]) == (not reason)
+    for test in result.problems[0].tests[1:]:
+        numbers, least = json.loads(test.input)
+        assert len(numbers) % 2 == 1 and all(1 <= n <= 50 for n in [*numbers, least])
+        assert int(test.output) == sum(n for n in numbers if n >= least)
+
+
+def test_outputs_that_json_cannot_write_are_taken_in_the_judges_form(work):
+    code = "def table(a):\n    d = {}\n    for x in a:\n        if x > 3: d[x] = {x, x + 1}\n    return d, set(a)\n"
+    tests = [Test(call="table([1, 1, 0])", output='[{}, {"__set__": [0, 1]}]')]
+    tests.append(Test(call="table([9])", output='[{"__dict__": [[9, {"__set__": [9, 10]}]]}, {"__set__": [9]}]'))
+    problem = Problem(id="table", statement="Make the table of a.", tests=tests, solutions=[Solution(code=code)])
+    result = strengthen([problem], StrengthenOptions(enabled=True, agreeing=1), work)
+    assert result.rows[0]["inputs_agreed"] == result.rows[0]["inputs_tried"] > 5
+    assert result.rows[0]["added"] >= 1
