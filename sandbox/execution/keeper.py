@@ -27,10 +27,12 @@ def clear(folder: str, patience_s: float = _PATIENCE_S) -> None:
     places = _places(folder)
     while quiet < 2 and time.monotonic() < deadline:  # a process just being started may show only the second time
         killed = _kill(folder) + _clear_groups(places, f"{os.path.basename(folder)}.")
-        shutil.rmtree(folder, ignore_errors=True)
+        if not killed:  # the list of places goes last: who comes after may need it
+            shutil.rmtree(folder, ignore_errors=True)
         quiet = quiet + 1 if not killed and not os.path.lexists(folder) else 0
         if quiet < 2:
             time.sleep(_PAUSE_S)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _places(folder: str) -> list[str]:

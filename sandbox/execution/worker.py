@@ -17,7 +17,7 @@ from collections import deque
 from sandbox.box import channel
 from sandbox.execution.job import Job
 from sandbox.isolation import bwrap, packages, runtime, seccomp
-from sandbox.isolation.groups import Groups
+from sandbox.isolation.groups import Group, Groups
 
 _READ = 1 << 20
 _GROUP_BYTES = 1 << 30  # until the first job says how much it needs
@@ -36,7 +36,7 @@ class Worker:
     ) -> None:
         self.level = level
         self._groups = groups
-        self.group = groups.make(_GROUP_BYTES) if groups is not None else None
+        self.group: Group | None = None
         self.report: dict[str, object] = {}
         self.ready = False
         self.job: Job | None = None
@@ -50,7 +50,10 @@ class Worker:
         ours, theirs = socket.socketpair()
         doors: list[int] = []
         try:
-            doors = self.group.doors() if self.group is not None else []
+            if groups is not None:
+                self.group = groups.make(_GROUP_BYTES)
+                doors = self.group.doors() if self.group is not None else []
+            provided = packages.provide(artifacts)
             for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
                 ours.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
                 theirs.setsockopt(socket.SOL_SOCKET, option, 1 << 20)
@@ -82,7 +85,7 @@ class Worker:
                 os.close(door)
         ours.setblocking(False)
         self.sock = ours
-        self.send("I", json.dumps(_setup(level, scratch, packages.provide(artifacts))).encode())
+        self.send("I", json.dumps(_setup(level, scratch, provided)).encode())
 
     def send(self, kind: str, *parts: bytes) -> None:
         length = sum(map(len, parts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from sandbox import Judge, Limits, TestCase, Verdict
 from sandbox.execution import compile_box, pool
-from sandbox.isolation import groups, levels
+from sandbox.isolation import groups, levels, packages
 from sandbox.isolation.groups import Group, Groups, Place
 
 ROOMY = Limits(cpu_s=10.0, wall_s=120.0, memory_mb=512, output_mb=256)
@@ -89,6 +90,18 @@ def test_a_compiler_is_held_as_well(grouped: Judge, monkeypatch: pytest.MonkeyPa
     found = grouped.judge("int main(void) { return 0; }", [TestCase("", "")], language="c")
     assert found.verdict is Verdict.CE
     assert "12 MiB of memory" in found.message
+
+
+def test_a_worker_that_cannot_start_leaves_no_group(permitted: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: str) -> str:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    with judge("confined") as one:
+        monkeypatch.setattr(packages, "provide", full)
+        assert one.judge("print(1)", [TestCase("", "1")]).verdict is Verdict.IE
+        assert one._pool.groups is not None
+        name = os.path.basename(one._pool.artifacts.removesuffix("/programs"))
+        assert not [entry for folder in permitted.folders for entry in os.listdir(folder) if entry.startswith(name)]
 
 
 def test_too_many_processes_are_refused_and_said(permitted: Place, monkeypatch: pytest.MonkeyPatch) -> None:

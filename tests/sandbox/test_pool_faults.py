@@ -68,7 +68,8 @@ def test_a_job_that_loses_two_workers_is_an_infrastructure_error(own_judge: Judg
     with ThreadPoolExecutor(1) as thread:
         future = thread.submit(own_judge.judge, SLEEPER, [TestCase("30", "1")])
         for _ in range(2):
-            wait_for(lambda: any(running(pid) for pid in own_judge.worker_pids()))
+            # busy: a worker that is starting forks as well
+            wait_for(lambda: own_judge.statistics().busy and any(map(running, own_judge.worker_pids())))
             victim = own_judge.worker_pids()[0]
             os.kill(victim, signal.SIGKILL)
             wait_for(lambda victim=victim: victim not in own_judge.worker_pids())  # type: ignore[misc]
