@@ -5,16 +5,22 @@ Runs inside the box with nothing but the standard library; imports nothing from 
 
 import ctypes
 import os
+import resource
 import struct
 
-_libc = ctypes.CDLL(None, use_errno=True)
+# Called with the interpreter's lock held, without ctypes' own errno and without declared argument types: each of
+# these would touch pages that the kernel then has to copy in every run. Arguments are therefore int or bytes.
+_libc = ctypes.PyDLL(None)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 _prctl = _libc.prctl
-_prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
-
-# Called with the interpreter's lock held, unlike functions of _libc.
-_bare_fork = ctypes.PyDLL(None).fork
+_fork = _libc.fork
+_sigprocmask = _libc.sigprocmask
+_setrlimit = resource.setrlimit
+_put_pid = struct.Struct("<I").pack_into
+_NO_SIGNALS = bytes(128)
+_errno_location = _libc.__errno_location
+_errno_location.restype = ctypes.POINTER(ctypes.c_int)
 
 _SECCOMP = {"x86_64": 317, "aarch64": 277}[os.uname().machine]
 _CAPSET = {"x86_64": 126, "aarch64": 91}[os.uname().machine]
@@ -28,13 +34,9 @@ BUILD = SCRATCH | 1 << 4 | 1 << 7  # and directories, which some compilers work 
 
 def _check(result: int, what: str) -> int:
     if result < 0:
-        number = ctypes.get_errno()
+        number = _errno_location().contents.value
         raise OSError(number, f"{what}: {os.strerror(number)}")
     return result
-
-
-def prctl(option: int, value: int = 0, extra: int = 0) -> int:
-    return _check(_prctl(option, value, extra, 0, 0), f"prctl {option}")
 
 
 def fork() -> int:
@@ -42,23 +44,26 @@ def fork() -> int:
 
     They touch about a hundred pages, each of which the kernel would have to copy in every run.
     """
-    return _check(_bare_fork(), "fork")
+    return _check(_fork(), "fork")
 
 
 def no_new_privs() -> None:
-    prctl(38, 1)
+    _check(_prctl(38, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
 
 
 def set_dumpable(value: int) -> None:
-    prctl(4, value)
+    _check(_prctl(4, value, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")
 
 
-def die_with_parent() -> None:
-    prctl(1, 9)
+def die_with_parent(parent: int) -> None:
+    """Ends this process when `parent` ends, at once if it has ended already."""
+    _check(_prctl(1, 9, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def become_subreaper() -> None:
-    prctl(36, 1)
+    _check(_prctl(36, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
 def drop_capabilities() -> None:
@@ -73,7 +78,7 @@ def drop_capabilities() -> None:
 
 def landlock_abi() -> int:
     """Version of Landlock the kernel offers, 0 without."""
-    return max(0, _syscall(444, None, ctypes.c_size_t(0), 1))
+    return max(0, _syscall(444, None, 0, 1))
 
 
 def landlock_ruleset(rules, abi: int) -> int:
@@ -93,8 +98,7 @@ def landlock_ruleset(rules, abi: int) -> int:
         attribute += struct.pack("<Q", 3)
     if abi >= 6:
         attribute += struct.pack("<Q", 3)
-    size = ctypes.c_size_t(len(attribute))
-    ruleset = _check(_syscall(444, attribute, size, 0), "landlock_create_ruleset")
+    ruleset = _check(_syscall(444, attribute, len(attribute), 0), "landlock_create_ruleset")
     for path, rights in rules:
         add_rule(ruleset, path, rights & handled)
     return ruleset
@@ -122,18 +126,50 @@ class Filter:
     """A seccomp filter ready to load; `own_pid_at` are offsets that take the calling process's number."""
 
     def __init__(self, code: bytes, own_pid_at) -> None:
-        self._buffer = ctypes.create_string_buffer(code, len(code))
-        self._own_pid_at = own_pid_at
-        address = ctypes.addressof(self._buffer)
-        self._program = struct.pack("<H6xQ", len(code) // 8, address)
+        self.buffer = ctypes.create_string_buffer(code, len(code))
+        self.own_pid_at = tuple(own_pid_at)
+        self.program = struct.pack("<H6xQ", len(code) // 8, ctypes.addressof(self.buffer))
 
     def load(self) -> None:
-        pid = os.getpid()
-        for offset in self._own_pid_at:
-            struct.pack_into("<I", self._buffer, offset, pid)
-        # SPEC_ALLOW: without it older kernels turn on costly mitigations for the whole run
-        if _syscall(_SECCOMP, 1, 4, self._program) < 0:
-            _check(_syscall(_SECCOMP, 1, 0, self._program), "seccomp")
+        _load(self)
+
+
+def _load(seccomp: Filter) -> None:
+    pid = os.getpid()
+    for offset in seccomp.own_pid_at:
+        _put_pid(seccomp.buffer, offset, pid)
+    # SPEC_ALLOW: without it older kernels turn on costly mitigations for the whole run
+    if _syscall(_SECCOMP, 1, 4, seccomp.program) < 0:
+        _check(_syscall(_SECCOMP, 1, 0, seccomp.program), "seccomp")
+
+
+def enter(parent: int, files, ruleset, limits, seccomp) -> None:
+    """Turns a process just forked by `parent` into a run.
+
+    It ends with its parent, may touch what `ruleset` allows, has `files` as descriptors 0, 1 ... and no others, and is
+    held to `limits` ((resource, (soft, hard)) pairs) and to the filter `seccomp`. `ruleset` and `seccomp` may be None.
+
+    All in one place and in few steps: each function and object that is touched here is a page copied in every run.
+    """
+    if _prctl(1, 9, 0, 0, 0) < 0:  # PR_SET_PDEATHSIG
+        _check(-1, "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:  # which ended before
+        os._exit(1)
+    if ruleset is not None and _syscall(446, ruleset, 0) < 0:  # before its descriptor may be overwritten
+        _check(-1, "landlock_restrict_self")
+    target = 0
+    for fd in files:
+        os.dup2(fd, target)
+        target += 1
+    for limit in limits:
+        _setrlimit(*limit)
+    os.closerange(target, 65536)
+    if _prctl(4, 1, 0, 0, 0) < 0:  # PR_SET_DUMPABLE: a program may look at itself
+        _check(-1, "prctl(PR_SET_DUMPABLE)")
+    if _sigprocmask(2, _NO_SIGNALS, None) < 0:  # SIG_SETMASK
+        _check(-1, "sigprocmask")
+    if seccomp is not None:
+        _load(seccomp)
 
 
 def default_thread_stack(size: int) -> None:

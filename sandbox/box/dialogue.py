@@ -122,8 +122,8 @@ class Dialogue:
         return pid
 
     def _be_program(self, files) -> None:
-        self.supervisor.become(files, self.cpu_us, self.memory_kb, self.slack_kb, self.output)
         supervisor = self.supervisor
+        supervisor.become(files, supervisor.bounds(self.cpu_us, self.memory_kb, self.slack_kb, self.output))
         self.__dict__.clear()
         supervisor.go(None)
 
@@ -138,7 +138,7 @@ class Dialogue:
         places["notes"] = server.desk
         arguments = [argument.format_map(places) for argument in interactor["arguments"]]
         os.chdir(server.desk)
-        supervisor.become(files, cpu_us, memory_kb, slack_kb, output)
+        supervisor.become(files, supervisor.bounds(cpu_us, memory_kb, slack_kb, output))
         if command is not None:
             execute.run_binary(command, arguments, keep_sigpipe_ignored=True)
         with open(3 + names.index("source"), "rb", closefd=False) as file:

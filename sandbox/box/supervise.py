@@ -53,13 +53,17 @@ _MANAGED_DATA = 4 << 30
 _COMPILE_LEFTOVER_KB = 4096
 # How far a run has come, in the first byte it shares with its watcher; the program finds that page unmapped.
 _NOT_SET_UP, _BEGUN, _REFUSED, _COMPILING = range(4)
-_AT_BEGIN = struct.Struct("<QQd")  # what getting there took: CPU in us, peak KiB; and the time
+_AT_BEGIN = struct.Struct("<dQd")  # what getting there took: CPU seconds, peak KiB of compiling; and the time
+_begin = _AT_BEGIN.pack_into
 _PAGE_KB = resource.getpagesize() // 1024
 
 
 class Server:
     def __init__(self, line, scratch, limited, landlock, filters, stage) -> None:
         self.line = line
+        self.line_poller = select.poll()
+        self.line_poller.register(line.fd, select.POLLIN)
+        self.pid = os.getpid()
         self.scratch = scratch
         self.limited = limited
         self.filters = filters
@@ -149,6 +153,7 @@ class Supervisor:
     def __init__(self, server: Server, kind: bytes) -> None:
         self.server = server
         self.line = server.line
+        self.pid = os.getpid()
         self.native = kind == b"N"
         self.job: dict = {}
         self.source = b""
@@ -157,8 +162,6 @@ class Supervisor:
         self.ruleset = server.ruleset
         self.begun = server.begun
         self.baseline_kb = server.baseline_kb
-        self.line_poller = select.poll()
-        self.line_poller.register(self.line.fd, select.POLLIN)
 
     def take(self, length: int) -> None:
         """Takes a program in without leaving a copy of it in this process, which will fork other programs' runs."""
@@ -176,7 +179,7 @@ class Supervisor:
             os.close(self.ruleset)
 
     def run(self, body: bytes) -> None:
-        confine.die_with_parent()
+        confine.die_with_parent(self.server.pid)
         if self.native:
             self.job = json.loads(body)
             self._open_binary()
@@ -242,11 +245,12 @@ class Supervisor:
                 length -= size
             self.line.read_into_file(length, files[0])
             os.lseek(files[0], 0, os.SEEK_SET)
+            bounds = self.bounds(cpu_us, memory_kb, slack_kb, output)
             started = time.monotonic()
             pid = confine.fork()
             if pid == 0:
                 try:
-                    self.become(files, cpu_us, memory_kb, slack_kb, output)
+                    self.become(files, bounds)
                     self.go(call, options.get("arguments", ()))
                 except BaseException as error:
                     os.write(2, f"{type(error).__name__}: {error}".encode())
@@ -264,10 +268,10 @@ class Supervisor:
             if state in (_REFUSED, _COMPILING) and reason != ABORTED:
                 self._report_refusal(files[2], state, status)
                 return
-            before_us, _, begun = _AT_BEGIN.unpack_from(self.begun, 8) if state else (0, 0, started)
+            before, _, begun = _AT_BEGIN.unpack_from(self.begun, 8) if state else (0.0, 0, started)
             if reason == FINISHED and not state:
                 reason = UNSTARTED
-            cpu = max(0, int(1e6 * (usage.ru_utime + usage.ru_stime)) - before_us)
+            cpu = max(0, int(1e6 * (usage.ru_utime + usage.ru_stime - before)))
             peak = max(0, usage.ru_maxrss - (0 if self.native else self.baseline_kb))
             self._report(files, (reason, status, cpu, int(1e6 * (ended - begun)), peak), output)
         finally:
@@ -285,46 +289,37 @@ class Supervisor:
         finally:
             os.close(fd)
 
-    # in the run's process
-
-    def become(self, files, cpu_us: int, memory_kb: int, slack_kb: int, output: int) -> None:
-        server, limit = self.server, resource.setrlimit
-        confine.die_with_parent()
+    def bounds(self, cpu_us: int, memory_kb: int, slack_kb: int, output: int):
+        """(ruleset, resource limits, filter) of a run, worked out before the fork: there it costs no copied page."""
+        server = self.server
         seconds = cpu_us // 1_000_000 + 2  # a backstop: the watcher ends it before
         if self.source_fd >= 0:
-            self.source = os.pread(self.source_fd, os.lseek(self.source_fd, 0, os.SEEK_END), 0)
             seconds += _COMPILE_CPU_S
-        if server.limited:  # elsewhere nothing can signal a group, and a terminal is not to be had
-            os.setsid()
-        if self.ruleset is not None:  # before its descriptor may be overwritten
-            confine.landlock_restrict(self.ruleset)
-        target = 0
-        for fd in files:
-            os.dup2(fd, target)
-            target += 1
-        limit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-        limit(resource.RLIMIT_FSIZE, (output, output))
+        limits = [(resource.RLIMIT_CPU, (seconds, seconds + 1)), (resource.RLIMIT_FSIZE, (output, output))]
         if self.native:  # also the size of each thread's stack, where the program sets none
             hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
             stack = min(memory_kb * 1024, 1 << 30) if slack_kb else _MANAGED_STACK
-            limit(resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard))
+            limits.append((resource.RLIMIT_STACK, (stack if hard < 0 else min(stack, hard), hard)))
         if slack_kb:
             address = (server.baseline_vm_kb + memory_kb + slack_kb) * 1024
-            limit(resource.RLIMIT_AS, (address, address))
+            limits.append((resource.RLIMIT_AS, (address, address)))
         else:  # reserved address space is no memory; what is made writable may become some
             hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-            limit(resource.RLIMIT_AS, (hard, hard))
             data = (memory_kb << 10) + _MANAGED_DATA
-            limit(resource.RLIMIT_DATA, (data, data))
-        os.closerange(target, 65536)
-        confine.set_dumpable(1)
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-        name = "native_filter" if self.native else "python_filter"
-        if name in server.filters:
-            server.filters[name].load()
+            limits += [(resource.RLIMIT_AS, (hard, hard)), (resource.RLIMIT_DATA, (data, data))]
+        return self.ruleset, limits, server.filters.get("native_filter" if self.native else "python_filter")
+
+    # in the run's process
+
+    def become(self, files, bounds) -> None:
+        if self.source_fd >= 0:
+            self.source = os.pread(self.source_fd, os.lseek(self.source_fd, 0, os.SEEK_END), 0)
+        if self.server.limited:  # elsewhere nothing can signal a group, and a terminal is not to be had
+            os.setsid()
+        confine.enter(self.pid, files, *bounds)
 
     def go(self, call, arguments=()) -> None:
-        begun = self.begun
+        begun, peak_kb = self.begun, 0
         if self.source_fd >= 0:
             begun[0] = _COMPILING
             try:
@@ -334,9 +329,8 @@ class Supervisor:
                 begun[0] = _REFUSED
                 return
             execute.remember_source(self.source)
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        spent = int(1e6 * (usage.ru_utime + usage.ru_stime))
-        _AT_BEGIN.pack_into(begun, 8, spent, usage.ru_maxrss, time.monotonic())
+            peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        _begin(begun, 8, time.thread_time(), peak_kb, time.monotonic())
         begun[0] = _BEGUN
         if self.native:
             try:
@@ -368,10 +362,10 @@ class Supervisor:
                 now = time.monotonic()
                 if compiling and self.begun[0] == _BEGUN:
                     compiling = False
-                    spent_us, peak_kb, started = _AT_BEGIN.unpack_from(self.begun, 8)
-                    cpu_limit += spent_us / 1e6
+                    spent, peak_kb, started = _AT_BEGIN.unpack_from(self.begun, 8)
+                    cpu_limit += spent
                     self._discount(peak_kb)
-                if self.line_poller.poll(0) and self.abort_asked():
+                if self.server.line_poller.poll(0) and self.abort_asked():
                     reason = ABORTED
                 elif time.clock_gettime(clock) > (_COMPILE_CPU_S if compiling else cpu_limit):
                     reason = CPU

@@ -126,6 +126,7 @@ def main() -> None:
             for name in ("python_filter", "native_filter"):
                 code, own_pid_at = setup[name]
                 filters[name] = confine.Filter(bytes.fromhex(code), own_pid_at)
+    execute.compile_program(b"pass")  # the first use makes the types of the syntax tree: once here, not in every run
     server = supervise.Server(line, setup["scratch"], limited, ruleset, filters, execute.set_stage(1000))
     for name in ("channel", "confine", "dialogue", "structures", "supervise", "execute"):
         sys.modules.pop(name, None)
