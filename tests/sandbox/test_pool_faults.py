@@ -171,9 +171,16 @@ def test_a_batch_with_one_bad_submission_runs_nothing(judge: Judge) -> None:
         judge.judge_batch([Submission(ADDER, [TestCase("1", "2")]), Submission(ADDER, [])])
 
 
+# A shell starts its background jobs with Ctrl-C ignored, and a test run may be one.
+HEARS_CONTROL_C = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 def run_script(script: str, send: signal.Signals | None = None) -> tuple[int, str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", HEARS_CONTROL_C + textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert process.stdout is not None
     if send is not None:
