@@ -9,30 +9,37 @@ from matplotlib.figure import Figure
 
 from rlvr.moe.statistics import TOTAL, ExpertLoad
 from rlvr.report import svg
-from rlvr.report.drawing import curve, finish, legend
+from rlvr.report.drawing import curve, finish, legend, marks_of, share_axis
 from rlvr.report.run_data import Run
 
 _HEAT = (92, 140, 219)
+_MOST_LABELS = 12  # layers named beside the heat map; more would run into each other
 
 
 def load_over_time(run: Run) -> Figure | None:
-    """MaxVio over training: of a batch, and of all tokens between two log lines."""
+    """MaxVio over training, of a batch and of all tokens between two log lines; below, what was replayed."""
     if not run.rl:
         return None
-    figure, (axes,) = svg.new_figure()
+    replayed = any(segment.series("moe/replayed")[0] for segment in run.rl)
+    figure, axes = svg.new_figure(2 if replayed else 1, height=3.4 if replayed else 2.55)
+    # Curves that coincide stay visible: the later ones are drawn thinner over the earlier.
     lines = (
-        ("moe/max_violation_batch", "batch", svg.SERIES[0]),
-        ("moe/max_violation_window", "window", svg.SERIES[1]),
-        ("moe/max_violation/advantage_up", "rollouts reinforced", svg.SERIES[2]),
-        ("moe/max_violation/advantage_down", "rollouts held back", svg.SERIES[3]),
+        ("moe/max_violation_batch", "batch", svg.SERIES[0], 1.9),
+        ("moe/max_violation_window", "window", svg.SERIES[1], 4.2),
+        ("moe/max_violation/advantage_up", "rollouts reinforced", svg.SERIES[2], 2.4),
+        ("moe/max_violation/advantage_down", "rollouts held back", svg.SERIES[3], 1.2),
     )
-    drawn = [curve(axes, run.rl, *line) for line in lines]
+    drawn = [curve(axes[0], run.rl, metric, label, color, lw=lw) for metric, label, color, lw in lines]
     if not any(drawn):
         return None
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("busiest over mean, minus 1")
-    finish([axes], run.rl)
-    legend(axes, sum(drawn))
+    axes[0].set_ylim(bottom=0)
+    axes[0].set_ylabel("busiest / mean - 1")
+    if replayed:
+        curve(axes[1], run.rl, "moe/replayed", "replayed", svg.SERIES[4])
+        share_axis(axes[1])
+        axes[1].set_ylabel("replayed")
+    finish(axes, run.rl)
+    legend(axes[0], sum(drawn), len(marks_of(run.rl)))
     return figure
 
 
@@ -48,7 +55,8 @@ def load_by_expert(run: Run) -> Figure | None:
     image[..., 3] = np.round(255 * np.clip(relative / max(2.0, relative.max()), 0, 1))
     figure, (axes,) = svg.new_figure()
     axes.imshow(image, aspect="auto", interpolation="none", extent=(-0.5, counts.shape[1] - 0.5, len(counts), 0))
-    axes.set_yticks(np.arange(len(counts)) + 0.5, [str(layer) for layer in load.layers])
+    labelled = np.arange(0, len(counts), -(-len(counts) // _MOST_LABELS))
+    axes.set_yticks(labelled + 0.5, [str(load.layers[row]) for row in labelled])
     axes.grid(visible=False)
     axes.set_xlabel(f"expert (strongest: {relative.max():.2f} times the mean)")
     axes.set_ylabel("layer")
@@ -74,14 +82,14 @@ EXPERTS = (
         "Expert balance",
         "MaxVio: how far the busiest expert lies above the mean, averaged over layers; 0 is even. The batch line has a "
         "floor of sampling noise. A line of its own for reinforced rollouts that stays above the other says that a few "
-        "experts carry what is being learnt.",
+        "experts carry what is being learnt. Below: the share of update passes that ran on recorded routes.",
         load_over_time,
     ),
     (
         "expert-load",
         "Expert load",
-        "Tokens each expert got in updates, over its layer's mean, strongest colour first; white experts are dead. "
-        "`rlvr moe place` turns the same file into a placement for serving.",
+        "Tokens each expert got in updates, over its layer's mean: the stronger the colour, the more; an expert "
+        "without any colour is dead. rlvr moe place turns the stage's expert_load.json into a placement for serving.",
         load_by_expert,
     ),
 )

@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from rlvr.moe.statistics import ExpertLoad
-from rlvr.report import render_report
+from rlvr.report import render_report, svg
+from rlvr.report.expert_charts import load_by_expert, load_over_time
+from rlvr.report.run_data import Run, Segment
 
 
 def run_folder(folder: Path, *, experts: bool) -> Path:
@@ -42,3 +45,26 @@ def test_a_broken_load_file_is_named_and_the_report_stands(tmp_path: Path) -> No
     page = render_report(folder).read_text()
     assert "Expert balance" in page
     assert "strongest:" not in page
+
+
+def test_the_legend_stands_above_the_names_of_stages_and_replay_has_a_panel() -> None:
+    rows = [{"step": n, "moe/max_violation_batch": 1.0, "moe/replayed": 0.5 * n} for n in (1, 2)]
+    run = Run(Path(), "run", segments=[Segment("stage1", "rl", rows), Segment("stage2", "rl", rows, offset=2)])
+    with svg.style():
+        figure = load_over_time(run)
+        assert figure is not None and [axes.get_ylabel() for axes in figure.axes] == ["busiest / mean - 1", "replayed"]
+        FigureCanvasAgg(figure).draw()
+        stages = [text.get_window_extent() for text in figure.axes[0].texts]
+        legend = figure.axes[0].get_legend()
+        assert legend is not None and len(stages) == 2
+        entries = [text.get_window_extent() for text in legend.get_texts()]
+    assert len(entries) == 1 and min(entry.y0 for entry in entries) >= max(stage.y1 for stage in stages)
+
+
+def test_of_many_layers_only_some_are_named(tmp_path: Path) -> None:
+    load = ExpertLoad(tuple(range(3, 51)), 4)
+    load.add(np.ones((48, 4), dtype=int))
+    (tmp_path / "expert_load.json").write_text(json.dumps(load.as_dict()))
+    figure = load_by_expert(Run(tmp_path, "run"))
+    assert figure is not None
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [str(n) for n in range(3, 51, 4)]
