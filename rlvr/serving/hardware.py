@@ -71,6 +71,8 @@ def parse_hardware(text: str) -> Hardware:
     count = int(match[1] or 1)
     if count < 1:
         raise ValueError(f"hardware {text!r}: at least one device")
+    if match[3] and int(match[3]) < 1:
+        raise ValueError(f"hardware {text!r}: at least 1 GiB of memory")
     if match[3]:
         device = Device(
             device.name, int(match[3]) * GIB, device.bandwidth, device.flops, device.link, device.capability, device.fp8

@@ -204,7 +204,9 @@ def plan_serving(
         raise ValueError(f"context {context}: {facts.name} has {facts.max_positions} positions")
     if context < 1 or rollouts < 1:
         raise ValueError("context and rollouts must be at least 1")
-    mean_length = min(context, mean_length or max(1, context // 2))
+    if mean_length is not None and not 1 <= mean_length <= context:
+        raise ValueError(f"mean length {mean_length}: must lie between 1 and the context, {context}")
+    mean_length = mean_length or max(1, context // 2)
     if utilization is None:
         utilization = 0.45 if colocate else 0.9
     weight_bytes = facts.dtype_bytes

@@ -134,9 +134,11 @@ def test_what_does_not_fit_says_what_would(facts: dict[str, ModelFacts]) -> None
         plan_serving(facts["qwen3-30b-a3b"], parse_hardware("8xH100"), context=100_000, rollouts=8)
     with pytest.raises(DoesNotFit, match="power of two"):
         plan_serving(facts["qwen3-30b-a3b"], parse_hardware("8xH100"), context=4096, rollouts=8, tp=3)
+    with pytest.raises(ValueError, match="mean length 4097: must lie between 1 and the context, 4096"):
+        plan_serving(facts["qwen3-30b-a3b"], parse_hardware("8xH100"), context=4096, rollouts=8, mean_length=4097)
 
 
-@pytest.mark.parametrize("text", ["8xH900", "", "0xH100", "x", "8 x"])
+@pytest.mark.parametrize("text", ["8xH900", "", "0xH100", "x", "8 x", "CPU:0"])
 def test_unknown_hardware_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="hardware"):
         parse_hardware(text)
