@@ -102,11 +102,15 @@ def place(
     from rlvr.moe.placement import heat_map, linear_placement, placement_of, plan_placement
     from rlvr.moe.statistics import ExpertLoad
 
-    window = ExpertLoad.from_dict(_read_json(load), str(load))
+    window = ExpertLoad.from_dict(_read_json(load, "the expert_load.json of a run"), str(load))
     if kind not in window.counts:
         raise ValueError(f"{load}: no load of kind {kind!r}; it has {', '.join(sorted(window.counts)) or 'none'}")
     counts = window.counts[kind]
-    held = placement_of(_read_json(current), window.experts, ranks, str(current)) if current else None
+    if (counts < 0).any():
+        raise ValueError(f"{load}: loads of kind {kind!r} below 0")
+    held = None
+    if current:
+        held = placement_of(_read_json(current, "a map that --out wrote"), window.experts, ranks, str(current))
     plan = plan_placement(counts, ranks, redundant=redundant, nodes=nodes, current=held, threshold=threshold)
     before = held or linear_placement(len(counts), window.experts, ranks, redundant)
     names = [f"layer {layer}" for layer in window.layers]
@@ -156,7 +160,7 @@ def diagnose(
     )
     if recorded and sampler is None:
         run = diagnose_run(trainer, recorded, trainer_dtype=getattr(torch, trainer_dtype), temperature=temperature)
-        result = Diagnosis(result.layers, (run, *result.comparisons))
+        result = Diagnosis(result.layers, (run, *result.comparisons), result.routing)
     if as_json:
         click.echo(json.dumps(result.as_dict(), indent=2))
         return
@@ -170,6 +174,16 @@ def diagnose(
         worst = min(zip(row.free.same_experts, result.layers, strict=True))
         mean = sum(row.free.same_experts) / len(row.free.same_experts)
         click.echo(f"  same experts: {mean:.2%} of tokens on average, {worst[0]:.2%} in layer {worst[1]}, the worst")
+    click.echo("how the sampler routes these texts")
+    click.echo("layer  MaxVio  entropy  dead  most often together")
+    for layer in result.routing:
+        pair = "one expert a token"
+        if layer.pair:
+            pair = f"{layer.pair[0]} and {layer.pair[1]}: {layer.together:.1%} of tokens"
+            pair += f", {layer.over_chance:.1f} times chance"
+        click.echo(
+            f"{layer.layer:5d}  {layer.max_violation:6.2f}  {layer.load_entropy:7.3f}  {layer.dead_experts:4d}  {pair}"
+        )
 
 
 @moe.command()
@@ -223,7 +237,11 @@ def _texts(path: Path, limit: int) -> list[str]:
     from rlvr.rollouts.records import read_records
 
     if path.is_file():
-        found = [part.strip() for part in path.read_text().split("\n\n") if part.strip()]
+        try:
+            text = path.read_text()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not a text file: {error}") from None
+        found = [part.strip() for part in text.split("\n\n") if part.strip()]
     elif path.is_dir():
         folders = sorted({file.parent for file in path.rglob("step-*.parquet")})
         found = [f"{row['prompt']}{row['completion']}" for folder in folders for row in read_records(folder)]
@@ -251,7 +269,9 @@ def _recorded(path: Path, limit: int) -> tuple[list[dict[str, Any]], float]:
     return rows[-limit:], float(values.get("grpo", {}).get("temperature", 1.0))
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: Path, what: str) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected {what}")
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -259,6 +279,8 @@ def _read_json(path: Path) -> Any:
 
 
 def _write(path: Path, text: str) -> None:
+    if path.is_dir():
+        raise FileExistsError(f"{path}: a folder; expected the name of a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n")

@@ -125,7 +125,7 @@ def load_config(name: str, *, trust_remote_code: bool = False) -> tuple[dict[str
     if path.is_file():
         try:
             raw = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path}: not valid JSON: {error}") from None
         if not isinstance(raw, dict) or "model_type" not in raw:
             raise ValueError(f"{path}: no model_type, so not a model's configuration")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlvr.moe.routes import RouteMismatch, Routes
 from rlvr.moe.session import fed_tokens
-from rlvr.moe.statistics import agreement
+from rlvr.moe.statistics import LayerRouting, agreement, layer_routing
 from rlvr.moe.tap import RoutingTap
 
 EXTREME = 2.0  # a token is extreme where one policy gives it more than twice the other's probability
@@ -71,15 +71,20 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Comparisons of a sampler and a trainer."""
+    """Comparisons of a sampler and a trainer, and how the sampler routes what was compared.
+
+    `layers`: the MoE layers compared; those whose router is a table are left out.
+    """
 
     layers: tuple[int, ...]
     comparisons: tuple[Comparison, ...] = field(default_factory=tuple)
+    routing: tuple[LayerRouting, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the diagnosis for JSON."""
         rows = [asdict(c) | {"routing_share": c.routing_share} for c in self.comparisons]
-        return {"layers": list(self.layers), "comparisons": rows}
+        routing = [asdict(layer) for layer in self.routing]
+        return {"layers": list(self.layers), "comparisons": rows, "routing": routing}
 
 
 Batch = tuple[Tensor, Tensor]  # tokens [rows, positions], mask [rows, positions]
@@ -110,13 +115,15 @@ def diagnose(
         causes.append(("all" if causes else "weights", trainer))
     if not causes:
         raise ValueError("sampler and trainer are the same weights in the same dtype: nothing to compare")
-    found, layers = [], _layers(sampler)
+    found = []
     for cause, model in causes:
         found.append(_compared(cause, sampled, model.to(trainer_dtype), batches))
     if not same and sampler_dtype != trainer_dtype:
         own = _score(sampler.to(trainer_dtype), batches)
         found.insert(1, _compared("weights", own, trainer, batches))
-    return Diagnosis(layers, tuple(found))
+    layers, experts = _layers(sampler)
+    routing = layer_routing(_fed(sampled, batches), experts, layers)
+    return Diagnosis(tuple(row.layer for row in routing), tuple(found), routing)
 
 
 def diagnose_run(
@@ -167,8 +174,14 @@ def diagnose_run(
         ]
         flat = [torch.cat([part.reshape(-1) for part in s.logps]) for s in (sampled, scored)]
         mask = torch.cat([part.reshape(-1) for part in written])
-        gaps.append(token_gap(flat[0][None], flat[1][None], mask[None], np.mean(same, axis=0).tolist()))
+        gaps.append(token_gap(flat[0][None], flat[1][None], mask[None], _by_layer(same)))
     return Comparison("run", gaps[0], gaps[1])
+
+
+def _by_layer(shares: Sequence[np.ndarray]) -> list[float]:
+    """The mean over batches of shares [MoE layers], without the layers that have none: their router is a table."""
+    mean = np.mean(shares, axis=0)
+    return mean[~np.isnan(mean)].tolist()
 
 
 def _compared(cause: str, sampled: _Scored, model: Any, batches: Sequence[Batch]) -> Comparison:
@@ -181,7 +194,7 @@ def _compared(cause: str, sampled: _Scored, model: Any, batches: Sequence[Batch]
         ]
         mask = torch.cat([fed_tokens(mask)[:, :-1].reshape(-1) for _, mask in batches])
         flat = [torch.cat([part.reshape(-1) for part in s.logps]) for s in (sampled, scored)]
-        gaps.append(token_gap(flat[0][None], flat[1][None], mask[None], np.mean(same, axis=0).tolist()))
+        gaps.append(token_gap(flat[0][None], flat[1][None], mask[None], _by_layer(same)))
     return Comparison(cause, gaps[0], gaps[1])
 
 
@@ -209,14 +222,19 @@ def routes_of_texts(model: Any, batches: Sequence[Batch]) -> np.ndarray:
 
     Layers whose router is a table (no top-k call) are left out.
     """
-    rows = [routes[fed_tokens(mask)] for routes, (_, mask) in zip(_score(model, batches).routes, batches, strict=True)]
-    found = torch.cat(rows).numpy()
+    found = _fed(_score(model, batches), batches)
     return found[:, (found >= 0).all(axis=(0, 2))]
 
 
-def _layers(model: Any) -> tuple[int, ...]:
+def _fed(scored: _Scored, batches: Sequence[Batch]) -> np.ndarray:
+    """The routes [tokens, MoE layers, k] of every token that was fed on."""
+    rows = [routes[fed_tokens(mask)] for routes, (_, mask) in zip(scored.routes, batches, strict=True)]
+    return torch.cat(rows).numpy()
+
+
+def _layers(model: Any) -> tuple[tuple[int, ...], int]:
     with RoutingTap(model) as tap:
-        return tap.layers
+        return tap.layers, tap.experts
 
 
 def batches_of(tokenizer: Any, texts: Iterable[str], *, size: int = 8, most: int = 512) -> Iterator[Batch]:

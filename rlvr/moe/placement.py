@@ -164,7 +164,10 @@ def _exchange(bins: list[list[int]], items: np.ndarray, weights: np.ndarray) -> 
 
 def placement_of(expert_map: object, experts: int, ranks: int, where: str = "map") -> Placement:
     """Reads what `expert_map` wrote; raises ValueError naming `where` and what is wrong."""
-    rows = np.asarray(expert_map) if isinstance(expert_map, list) else np.array(0)
+    lists = expert_map if isinstance(expert_map, list) and all(isinstance(row, list) for row in expert_map) else []
+    if len({len(row) for row in lists}) > 1:
+        raise ValueError(f"{where}: its lists differ in length, {' and '.join(map(str, sorted(map(len, lists))))}")
+    rows = np.asarray(lists)
     if rows.ndim != 2 or rows.dtype.kind not in "iu":
         raise ValueError(f"{where}: expected one list of expert numbers a layer")
     if rows.shape[1] % ranks:

@@ -3,33 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 TOTAL = "all"
-
-
-def expert_counts(ids: np.ndarray, experts: int, valid: np.ndarray | None = None) -> np.ndarray:
-    """Returns int64 [layers, experts]: how often each expert was chosen.
-
-    `ids` [..., layers, k], -1 = not known; `valid` [...] says which tokens count.
-    """
-    layers = ids.shape[-2]
-    flat = ids.reshape(-1, layers, ids.shape[-1]).astype(np.int64)
-    if valid is not None:
-        flat = flat[np.asarray(valid, dtype=bool).reshape(-1)]
-    offsets = (np.arange(layers) * experts)[None, :, None]
-    return np.bincount((flat + offsets)[flat >= 0], minlength=layers * experts).reshape(layers, experts)
-
-
-def valid_tokens(mask: np.ndarray) -> np.ndarray:
-    """Returns bool [batch, positions]: real tokens that were fed on, so neither padding nor a sequence's last token."""
-    mask = np.asarray(mask, dtype=bool)
-    later = np.flip(np.cumsum(np.flip(mask, axis=1), axis=1), axis=1)  # real tokens from here on
-    return mask & (later > 1)
 
 
 def max_violation(counts: np.ndarray) -> np.ndarray:
@@ -66,19 +46,67 @@ def rank_skew(counts: np.ndarray, ranks: int) -> np.ndarray:
         return np.where(mean > 0, loads.max(axis=-1) / mean, np.nan)
 
 
-def coactivation(ids: np.ndarray, experts: int, valid: np.ndarray | None = None) -> np.ndarray:
-    """Returns int64 [layers, experts, experts]: how many tokens chose both experts, the diagonal each expert's own."""
-    layers, k = ids.shape[-2:]
-    flat = ids.reshape(-1, layers, k).astype(np.int64)
-    if valid is not None:
-        flat = flat[np.asarray(valid, dtype=bool).reshape(-1)]
+def coactivation(routes: np.ndarray, experts: int) -> np.ndarray:
+    """Returns int64 [layers, experts, experts]: how many tokens chose both experts, the diagonal each expert's load.
+
+    routes: [tokens, layers, k]; a token with an id of -1 in a layer is not known there and left out.
+    """
+    layers = routes.shape[1]
     result = np.zeros((layers, experts * experts), dtype=np.int64)
     for layer in range(layers):
-        chosen = flat[:, layer]
+        chosen = routes[:, layer].astype(np.int64)
         chosen = chosen[(chosen >= 0).all(axis=-1)]
         pairs = chosen[:, :, None] * experts + chosen[:, None, :]
         result[layer] = np.bincount(pairs.ravel(), minlength=experts * experts)
     return result.reshape(layers, experts, experts)
+
+
+@dataclass(frozen=True)
+class LayerRouting:
+    """How one MoE layer routes a set of tokens.
+
+    `pair`: the two experts chosen together most often, for `together` of the tokens, `over_chance` times as often as
+    their loads alone would have it; None where a token takes one expert.
+    """
+
+    layer: int
+    tokens: int
+    max_violation: float
+    load_entropy: float
+    dead_experts: int
+    pair: tuple[int, int] | None = None
+    together: float = 0.0
+    over_chance: float = 1.0
+
+
+def layer_routing(routes: np.ndarray, experts: int, layers: Sequence[int]) -> tuple[LayerRouting, ...]:
+    """Returns the LayerRouting of every layer of `routes` [tokens, layers, k] that has a known token."""
+    found = []
+    for layer, both in zip(layers, coactivation(routes, experts), strict=True):
+        counts = np.diagonal(both)[None]
+        tokens = int(counts.sum()) // routes.shape[-1]
+        if not tokens:
+            continue
+        pair, together, over_chance = None, 0.0, 1.0
+        upper = np.triu(both, 1)
+        if upper.any():
+            first, second = (int(x) for x in np.unravel_index(upper.argmax(), upper.shape))
+            pair, together = (first, second), float(upper[first, second] / tokens)
+            product = np.triu(np.outer(counts[0], counts[0]), 1).astype(float)
+            over_chance = float(upper[first, second] / upper.sum() / (product[first, second] / product.sum()))
+        found.append(
+            LayerRouting(
+                layer,
+                tokens,
+                float(max_violation(counts)[0]),
+                float(load_entropy(counts)[0]),
+                int(dead_experts(counts)[0]),
+                pair,
+                together,
+                over_chance,
+            )
+        )
+    return tuple(found)
 
 
 def agreement(left: np.ndarray, right: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
@@ -176,6 +204,8 @@ class ExpertLoad:
             if not isinstance(values, Mapping):
                 raise TypeError(f"a {type(values).__name__}")
             load = cls(tuple(values["layers"]), int(values["experts"]))
+            if not isinstance(values["counts"], Mapping):
+                raise TypeError(f"counts: a {type(values['counts']).__name__}, expected one matrix a kind")
             for kind, counts in values["counts"].items():
                 load.add(np.asarray(counts, dtype=np.int64), [kind], batch=False)
             load.batches = int(values.get("batches", 0))

@@ -8,7 +8,7 @@ live scores, so gradients reach the router as if it had chosen itself.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -284,11 +284,3 @@ class RoutingTap:
         if self._inside:
             site.chosen = ids.detach().reshape(-1, site.block.top_k)
         return (scores.gather(-1, ids) if changed else values), ids
-
-
-def tapped_layers(model: Any, tokens: Sequence[int] = (3, 4, 5)) -> tuple[int, ...]:
-    """Returns the MoE layers whose router makes a top-k call, found by running `tokens` through the model once."""
-    with RoutingTap(model) as tap, tap.recording() as passes, torch.no_grad():
-        model(torch.tensor([list(tokens)], device=model.device))
-    routed = (passes[0][0] >= 0).all(dim=(0, 2))
-    return tuple(layer for layer, found in zip(tap.layers, routed.tolist(), strict=True) if found)

@@ -11,12 +11,14 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
 from rlvr.commands.moe import moe
 from rlvr.models import build_tiny_policy
 from rlvr.moe.cache import NextLayer, simulate_cache
 from rlvr.moe.mismatch import diagnose, token_gap
 from rlvr.moe.tap import UnknownRouter
+from tests.rlvr.moe_families import tiny_config
 from tests.rlvr.test_moe_sync import policy
 
 
@@ -67,11 +69,23 @@ def test_the_causes_are_told_apart_and_replay_takes_routing_away() -> None:
     assert next(sampler.parameters()).dtype == torch.float32
 
 
+def test_layers_routed_by_a_table_are_left_out_of_the_diagnosis() -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config("deepseek_v4"))
+    tokens = torch.randint(3, 100, (2, 12), generator=torch.Generator().manual_seed(4))
+    whole = [(tokens, torch.ones_like(tokens))]
+    found = diagnose(model, model, whole, sampler_dtype=torch.bfloat16, trainer_dtype=torch.float32)
+    assert found.layers == (1, 2, 3)
+    assert [len(c.free.same_experts) for c in found.comparisons] == [3]
+    assert [layer.tokens for layer in found.routing] == [2 * 11] * 3
+    assert "NaN" not in json.dumps(found.as_dict())
+
+
 def test_nothing_to_compare_and_dense_models_are_refused() -> None:
     model = policy("qwen3_moe")
     with pytest.raises(ValueError, match="nothing to compare"):
         diagnose(model, model, batches(), sampler_dtype=torch.float32, trainer_dtype=torch.float32)
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import LlamaConfig
 
     tiny = LlamaConfig(vocab_size=320, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
     dense = AutoModelForCausalLM.from_config(tiny)
@@ -143,8 +157,12 @@ def test_the_commands_run_on_a_checkpoint_and_texts(tmp_path: Path, demonstratio
     assert "dtype:" in text and "replay removes" in text
     values = json.loads(CliRunner().invoke(moe, [*options, "--json"], catch_exceptions=False).stdout)
     assert values["comparisons"][0]["cause"] == "dtype"
+    assert "most often together" in text and "times chance" in text
+    assert [layer["layer"] for layer in values["routing"]] == values["layers"] == [0, 1]
     text = CliRunner().invoke(moe, ["cache", str(model), "--texts", str(file)], catch_exceptions=False).output
     assert "hit rate" in text and "lfu" in text
-    for wrong, message in ((str(tmp_path), "no rollouts"), (str(tmp_path / "x"), "neither")):
+    (tmp_path / "b").write_bytes(b"\xff\xfe")
+    for name, message in ((".", "no rollouts"), ("x", "neither"), ("b", "not a text file")):
+        wrong = str(tmp_path / name)
         result = CliRunner().invoke(moe, ["diagnose", str(model), "--texts", wrong])
         assert message in str(result.exception)

@@ -158,7 +158,15 @@ def test_the_command_prints_before_and_after_and_writes_a_map(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not valid JSON"), ("[]", "not an expert load"), ('{"layers": [0], "experts": 2}', "'counts' is missing")],
+    [
+        ("", "not valid JSON"),
+        ("{", "not valid JSON"),
+        ("[]", "not an expert load"),
+        ('{"layers": [0], "experts": 2}', "'counts' is missing"),
+        ('{"layers": [0], "experts": 2, "counts": [[1, 2]]}', "counts: a list, expected one matrix a kind"),
+        ('{"layers": [0], "experts": 4, "counts": {"all": [[1, 2]]}}', "they are another model's"),
+        ('{"layers": [0], "experts": 2, "counts": {"all": [[1, -2]]}}', "below 0"),
+    ],
 )
 def test_a_bad_load_file_is_one_line(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "load.json").write_text(content)
@@ -167,7 +175,22 @@ def test_a_bad_load_file_is_one_line(tmp_path: Path, content: str, message: str)
     assert message in str(result.exception)
 
 
+def test_a_file_that_is_not_there_is_named_with_what_was_expected(tmp_path: Path) -> None:
+    missing, load = str(tmp_path / "none.json"), tmp_path / "load.json"
+    load.write_text('{"layers": [0], "experts": 2, "counts": {"all": [[1, 2]]}}')
+    for arguments, expected in (
+        ([missing, "--ranks", "2"], "no such file; expected the expert_load.json of a run"),
+        ([str(tmp_path), "--ranks", "2"], "no such file; expected the expert_load.json of a run"),
+        ([str(load), "--ranks", "2", "--current", missing], "no such file; expected a map that --out wrote"),
+        ([str(load), "--ranks", "2", "--out", str(tmp_path)], "a folder; expected the name of a file"),
+    ):
+        error = CliRunner().invoke(moe, ["place", *arguments]).exception
+        assert isinstance(error, FileNotFoundError | FileExistsError) and str(error).endswith(expected), error
+
+
 def test_a_bad_map_is_one_line() -> None:
+    with pytest.raises(ValueError, match="differ in length, 1 and 4"):
+        placement_of([[0, 1, 2, 3], [1]], 4, 2)
     with pytest.raises(ValueError, match="does not hold every expert"):
         placement_of([[0, 0, 1, 1]], 3, 2)
     with pytest.raises(ValueError, match="expected one list"):

@@ -11,20 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.moe.routes import RouteMismatch, Routes, RouteShape, aligned, checked, from_engine
+from rlvr.moe.session import count, fed_tokens
 from rlvr.moe.statistics import (
     ExpertLoad,
     agreement,
     coactivation,
     dead_experts,
-    expert_counts,
+    layer_routing,
     load_entropy,
     max_violation,
     rank_skew,
-    valid_tokens,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,7 @@ def test_counts_equal_brute_force_over_valid_tokens(seed: int, rows: int, length
     generator = np.random.default_rng(seed)
     ids = random_ids(seed, rows * length).reshape(rows, length, 3, 2)
     mask = generator.random((rows, length)) < 0.7
-    counts = expert_counts(ids, 8, mask)
+    counts = count(torch.from_numpy(ids), torch.from_numpy(mask), 8)
     brute: Counter[tuple[int, int]] = Counter()
     pairs: Counter[tuple[int, int, int]] = Counter()
     for row in range(rows):
@@ -55,19 +56,34 @@ def test_counts_equal_brute_force_over_valid_tokens(seed: int, rows: int, length
                     pairs.update((layer, a, b) for a in chosen for b in chosen)
     assert all(counts[layer, e] == brute[layer, e] for layer in range(3) for e in range(8))
     assert counts.sum() == mask.sum() * 3 * 2
-    both = coactivation(ids, 8, mask)
+    both = coactivation(ids[mask], 8)
+    assert np.array_equal(np.diagonal(both, axis1=1, axis2=2), counts)
     assert all(both[key] == count for key, count in pairs.items())
     assert both.sum() == sum(pairs.values())
 
 
 def test_padding_and_last_tokens_do_not_count() -> None:
     mask = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]])
-    assert valid_tokens(mask).tolist() == [
+    assert fed_tokens(torch.from_numpy(mask)).tolist() == [
         [False, False, True, True, False],
         [True, True, False, False, False],
         [False] * 5,
         [False] * 5,
     ]
+
+
+def test_the_pair_that_goes_together_is_found_and_chance_is_what_the_loads_give() -> None:
+    tokens = 60_000
+    free = np.stack([random_ids(3, tokens)[:, 0], np.tile([2, 5], (tokens, 1)), np.full((tokens, 2), -1)], axis=1)
+    chance, fixed = layer_routing(free, 8, (1, 4, 6))  # a layer without known tokens is left out
+    assert chance.layer == 1 and chance.tokens == tokens
+    assert chance.over_chance == pytest.approx(1.0, abs=0.1) and chance.together == pytest.approx(1 / 28, rel=0.1)
+    assert (fixed.layer, fixed.pair, fixed.together, fixed.over_chance) == (4, (2, 5), 1.0, 1.0)
+    assert fixed.dead_experts == 6 and fixed.max_violation == 3.0
+    bound = np.where(np.arange(tokens)[:, None] % 2 == 0, [0, 1], random_ids(4, tokens)[:, 0])[:, None]
+    assert layer_routing(bound, 8, (0,))[0].pair == (0, 1)
+    assert layer_routing(bound, 8, (0,))[0].over_chance > 1.3
+    assert layer_routing(bound[..., :1], 8, (0,))[0].pair is None
 
 
 def test_figures_at_the_extremes() -> None:
@@ -89,7 +105,8 @@ def test_merging_windows_is_associative_and_order_free(seeds: list[int]) -> None
     loads = []
     for number, seed in enumerate(seeds):
         load = ExpertLoad(SHAPE.layers, 8)
-        load.add(expert_counts(random_ids(seed, 20), 8), ["all", f"kind{number % 2}"])
+        ids = torch.from_numpy(random_ids(seed, 20))[None]
+        load.add(count(ids, torch.ones(1, 20, dtype=torch.bool), 8), ["all", f"kind{number % 2}"])
         loads.append(load)
     a, b, c = loads
     left, right, swapped = a.merge(b).merge(c), a.merge(b.merge(c)), c.merge(a).merge(b)

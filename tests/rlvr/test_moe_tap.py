@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from rlvr.moe.layout import UnknownRouter
-from rlvr.moe.tap import RoutingError, RoutingTap, tapped_layers
+from rlvr.moe.tap import RoutingError, RoutingTap
 from tests.rlvr.moe_families import FAMILIES, REFUSED, tiny_config
 
 
@@ -195,7 +195,3 @@ def test_one_tap_a_model() -> None:
     with RoutingTap(model), pytest.raises(RoutingError, match="already has a routing tap"):
         RoutingTap(model)
     RoutingTap(model).remove()
-
-
-def test_layers_routed_by_a_table_are_told_apart() -> None:
-    assert tapped_layers(built("deepseek_v4")) == (1, 2, 3)
