@@ -119,6 +119,8 @@ def what_was_trained(run: Run) -> str:
     section = run.config.get("model")
     if model is None and isinstance(section, dict) and {"hidden", "layers"} <= set(section):
         model = f"A new model of {section['layers']} layers and width {section['hidden']}"
+        if str(section.get("family", "")).endswith("_moe"):
+            model += f" with {section['experts']} experts a layer, {section['top_k']} of them for a token"
     stages = [_stage_words(segment, run) for segment in run.segments]
     if not stages:
         return f"{model or 'The model'}: no training metrics in this folder."

@@ -12,6 +12,7 @@ from rlvr.moe.statistics import ExpertLoad
 from rlvr.report import render_report, svg
 from rlvr.report.expert_charts import load_by_expert, load_over_time
 from rlvr.report.run_data import Run, Segment
+from rlvr.report.summary import what_was_trained
 
 
 def run_folder(folder: Path, *, experts: bool) -> Path:
@@ -68,3 +69,12 @@ def test_of_many_layers_only_some_are_named(tmp_path: Path) -> None:
     figure = load_by_expert(Run(tmp_path, "run"))
     assert figure is not None
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [str(n) for n in range(3, 51, 4)]
+
+
+def test_the_first_sentence_names_the_experts_of_a_mixture() -> None:
+    size = {"layers": 2, "hidden": 64, "experts": 8, "top_k": 2}
+    for family, words in (
+        ("qwen3_moe", "width 64 with 8 experts a layer, 2 of them for a token"),
+        ("llama", "width 64:"),
+    ):
+        assert words in what_was_trained(Run(Path(), "run", config={"model": size | {"family": family}}))
