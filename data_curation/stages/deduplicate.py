@@ -14,6 +14,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 
 from data_curation.config import DeduplicateOptions
 from data_curation.schema import Problem, Solution, Test
@@ -107,7 +108,11 @@ def _same_problems(
     for i, j in _sharing_title_or_tests(problems, remaining):
         if (i, j) not in close and (similarity := jaccard(texts.of(i), texts.of(j))) >= options.related_jaccard:
             close[i, j] = similarity
-    pairs = [(remaining[i], remaining[j], similarity) for (i, j), similarity in sorted(close.items())]
+    pairs = [
+        (remaining[i], remaining[j], similarity)
+        for (i, j), similarity in sorted(close.items())
+        if not _parts_of_one(problems[remaining[i]], problems[remaining[j]])
+    ]
     exchanged = _exchanged([(problems[i], problems[j]) for i, j, _ in pairs], work)
     found = []
     for number, (i, j, similarity) in enumerate(pairs):
@@ -139,8 +144,8 @@ def _same_by_words(a: Problem, b: Problem, similarity: float, options: Deduplica
     """Why two problems whose solutions cannot be exchanged are one; None if they are not."""
     if similarity >= options.related_jaccard and _shared_tests(a, b) >= SHARED_TESTS:
         return "same tests"
-    if _sequels(a.title, b.title):
-        return None  # part two of a problem repeats most of part one
+    if _differ_in_a_number(a, b):
+        return None  # a numbered title names no problem, nor do the few words of most that have one
     if similarity >= options.text_jaccard:
         return "words"
     if similarity >= options.related_jaccard and _title_key(a.title) and _title_key(a.title) == _title_key(b.title):
@@ -170,12 +175,23 @@ def _title_key(title: str) -> str:
     return " ".join(tokens(title))
 
 
-def _sequels(a: str, b: str) -> bool:
-    """Whether two titles differ in a number only, as those of parts of one problem do ("House Robber", "... II")."""
-    first, second = tokens(a), tokens(b)
-    if first == second or not first or not second:
-        return False
-    return [t for t in first if not _NUMERAL.fullmatch(t)] == [t for t in second if not _NUMERAL.fullmatch(t)]
+def _parts_of_one(a: Problem, b: Problem) -> bool:
+    """Whether two titles name parts of one problem: "House Robber" and "House Robber II", not "MBPP 4" and "MBPP 5".
+
+    Part two repeats most of part one and often asks for the same with larger limits, so neither words nor exchanged
+    solutions tell the two apart.
+    """
+    return _differ_in_a_number(a, b) and not set(_words(a)) <= {*tokens(a.source), *tokens(b.source)}
+
+
+def _differ_in_a_number(a: Problem, b: Problem) -> bool:
+    """Whether the titles differ in a number, and not in one in front ("1. Two Sum")."""
+    first, second = (list(dropwhile(_NUMERAL.fullmatch, tokens(problem.title))) for problem in (a, b))
+    return first != second and _words(a) == _words(b)
+
+
+def _words(problem: Problem) -> list[str]:
+    return [token for token in tokens(problem.title) if not _NUMERAL.fullmatch(token)]
 
 
 def _telling_tests(problem: Problem) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_curation import Problem, Test
+from data_curation import Problem, Solution, Test
 from data_curation.config import DeduplicateOptions
 from data_curation.stages import minhash
 from data_curation.stages.deduplicate import deduplicate
@@ -138,6 +138,35 @@ def test_part_two_of_a_problem_is_not_a_copy_of_part_one(work, title, sequel):
     result = deduplicate([stated("a", text, title=title), stated("b", [*text, "twice"], title=sequel)], OPTIONS, work)
     assert not result.dropped
     assert deduplicate([stated("a", text, title=title), stated("b", [*text, "twice"])], OPTIONS, work).dropped
+
+
+def test_part_two_stays_though_tests_and_solutions_can_be_exchanged(work):
+    text = random_texts(1)[0]
+    tests = [Test(input=f"5\n{n} 7 1 9 3 12 88 4 100 41\n", output=f"{n + 13}\n") for n in range(3)]
+    solutions = [Solution(code="input()\nprint(int(input().split()[0]) + 13)", verdict="accepted")]
+    one = stated("a", text, title="Count Candies I", tests=tests, solutions=solutions)
+    two = stated("b", [*text, "larger"], title="Count Candies II", tests=tests, solutions=solutions)
+    assert not deduplicate([one, two], OPTIONS, work).dropped
+    assert deduplicate([one, two.model_copy(update={"title": "Candies"})], OPTIONS, work).dropped
+
+
+def test_a_number_in_front_of_a_title_names_no_part(work):
+    text = random_texts(1)[0]
+    one, other = stated("a", text, title="Two Sum"), stated("b", [*text, "it"], title="1. Two Sum")
+    assert [d.id for d in deduplicate([one, other], OPTIONS, work).dropped] == ["b"]
+
+
+def test_numbers_behind_a_source_s_name_are_no_titles_and_words_alone_do_not_decide_there(work):
+    text = random_texts(1)[0]
+    solutions = [Solution(code="print(int(input()) + 13)", verdict="accepted")]
+    tests = [Test(input="5\n", output="18\n")]
+    one, other = (
+        stated(f"mbpp-{n}", [*text, str(n)], title=f"MBPP {n}", source="mbpp", tests=tests, solutions=solutions)
+        for n in (4, 496)
+    )
+    assert [d.id for d in deduplicate([one, other], OPTIONS, work).dropped] == ["mbpp-496"]
+    unsolved = other.model_copy(update={"solutions": []})
+    assert not deduplicate([one, unsolved], OPTIONS, work).dropped
 
 
 @pytest.mark.skipif(not CODE_JAM.exists(), reason=f"{CODE_JAM.name} is not at hand")
