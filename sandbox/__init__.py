@@ -1,7 +1,7 @@
 """Run untrusted programs, compare their output, give verdicts."""
 
 from sandbox.cases import Limits, TestCase
-from sandbox.door import ajudge, as_completed, configure, execute, judge, judge_batch, protection
+from sandbox.door import ajudge, as_completed, close, configure, execute, judge, judge_batch, protection
 from sandbox.isolation.levels import ProtectionUnavailable
 from sandbox.judge import Judge, Statistics
 from sandbox.languages import ToolchainMissing
@@ -22,6 +22,7 @@ __all__ = [
     "Verdict",
     "ajudge",
     "as_completed",
+    "close",
     "configure",
     "execute",
     "judge",

@@ -27,6 +27,15 @@ def configure(**settings: Any) -> None:
         old.close()
 
 
+def close() -> None:
+    """Ends the process-wide judge and all it runs; what is still awaited comes out as IE. It starts at its next use."""
+    global _default
+    with _default_lock:
+        old, _default = _default, None
+    if old is not None:
+        old.close()
+
+
 def default_judge() -> Judge:
     """The process-wide judge, started when first used and closed at exit."""
     global _default

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Generic
 
+import sandbox
 from data_curation.schema import Problem
 from data_curation.stages.result import Result, Workplace, parts_of
 
@@ -54,8 +56,15 @@ def computed(
         executor = ThreadPoolExecutor(threads, thread_name_prefix=what)
         try:
             return list(work.track(executor.map(once, problems), len(problems), what, "problem"))
+        except BaseException:  # Ctrl-C, too: the programs that the threads wait for may run for minutes
+            ending = threading.Thread(target=partial(executor.shutdown, cancel_futures=True))
+            ending.start()
+            while ending.is_alive():
+                sandbox.close()
+                ending.join(0.2)
+            raise
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            executor.shutdown()
     return list(work.track(_elsewhere(compute, problems, kept, work), len(problems), what, "problem"))
 
 
