@@ -47,7 +47,15 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 
 def publish_checkpoint(staged: Path, final: Path, state: Mapping[str, Any]) -> None:
-    """Adds our state to a staged checkpoint and moves it to its final name in one rename."""
+    """Adds our state to a staged checkpoint and moves it to its final name in one rename.
+
+    RecipeError where the weights are not in it: Trainer writes none of a sharded model that it is not told to gather.
+    """
+    if not any(staged.glob("*.safetensors")):
+        raise RecipeError(
+            f"{staged}: no weights were written; in the file for accelerate, FSDP needs"
+            " `fsdp_state_dict_type: FULL_STATE_DICT`, ZeRO-3 `zero3_save_16bit_model: true`"
+        )
     path = staged / STATE_FILE
     with path.open("w") as file:
         json.dump(state, file)
