@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import shutil
 import statistics
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
+
+import yaml
 
 # name of the card -> (bytes/s of memory, dense bf16 operations/s), as its maker states them
 CARDS = {
@@ -36,7 +39,10 @@ POLICIES = {
 
 
 class PeakMemory:
-    """Largest memory in use on the first GPU while the block runs, in GiB, asked of nvidia-smi every second."""
+    """Largest memory in use on the first GPU while the block runs, in GiB, asked of nvidia-smi every second.
+
+    Not a number from the moment on at which nvidia-smi gives none: a part of a peak is no peak.
+    """
 
     def __enter__(self) -> PeakMemory:
         self.gib = 0.0
@@ -52,8 +58,11 @@ class PeakMemory:
     def _watch(self) -> None:
         command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
         while not self._over.wait(1.0):
-            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            self.gib = max(self.gib, float(found.split()[0]) / 1024)
+            found = subprocess.run(command, capture_output=True, text=True).stdout.split()
+            if not found or not found[0].isdigit():
+                self.gib = math.nan
+                return
+            self.gib = max(self.gib, int(found[0]) / 1024)
 
 
 def rlvr(*arguments: str) -> None:
@@ -80,21 +89,19 @@ def card() -> tuple[str, tuple[float, float] | None]:
     return name, next((figures for key, figures in CARDS.items() if key in name), None)
 
 
-def parameters(checkpoint: Path) -> int:
+def weights(checkpoint: Path) -> tuple[int, int]:
+    """(numbers, bytes) of a checkpoint's weights; bytes as they lie there, which is how sampling reads them."""
     from safetensors import safe_open
 
-    total = 0
+    numbers = 0
     for file in checkpoint.glob("*.safetensors"):
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118 - not a mapping
-                size = 1
-                for length in tensors.get_slice(name).get_shape():
-                    size *= length
-                total += size
-    return total
+                numbers += math.prod(tensors.get_slice(name).get_shape())
+    return numbers, sum(file.stat().st_size for file in checkpoint.glob("*.safetensors"))
 
 
-def summary(folder: Path, rates: tuple[float, float] | None) -> dict[str, Any]:
+def summary(folder: Path, rates: tuple[float, float] | None) -> dict[str, float]:
     """Medians over the steps after the tenth, seconds; the roofline's seconds where the card is known."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     late = lines[10:] or lines
@@ -111,13 +118,13 @@ def summary(folder: Path, rates: tuple[float, float] | None) -> dict[str, Any]:
     }
     if rates is not None:
         bandwidth, operations = rates
-        weights = parameters(folder / "final")
+        numbers, size = weights(folder / "final")
         tokens = (lines[-1]["num_tokens"] - lines[0]["num_tokens"]) / max(1, len(lines) - 1)
         trained = tokens * (1 - median("skipped_rollouts"))
-        found["roofline generate"] = median("completions/max_length") * 2 * weights / bandwidth
-        found["roofline update"] = (
-            8 * weights * trained / operations
-        )  # 6 for the pass, 2 for checkpointing's second one
+        recipe = yaml.safe_load((folder / "config.resolved.yaml").read_text())
+        passes = 8 if recipe["grpo"]["gradient_checkpointing"] else 6  # operations a weight and token, forward and back
+        found["roofline generate"] = median("completions/max_length") * size / bandwidth
+        found["roofline update"] = passes * numbers * trained / operations
     return found
 
 
@@ -134,10 +141,13 @@ def main() -> None:
                 for arguments in commands(model, options.out / f"{model}-{policy}", options.steps, overrides):
                     rlvr(*arguments, "--dry-run")
         return
+    if shutil.which("nvidia-smi") is None:
+        parser.error("no nvidia-smi on this machine: it takes an NVIDIA GPU; --dry-run checks the recipes without one")
     name, rates = card()
     options.out.mkdir(parents=True, exist_ok=True)
     rlvr("curate", "--config", "configs/curation/mbpp.yaml")
-    results: dict[str, dict[str, Any]] = {}
+    kept = options.out / "results.json"
+    results: dict[str, dict[str, float]] = json.loads(kept.read_text())["runs"] if kept.exists() else {}
     for model in options.models:
         rlvr("models", "fetch", model)
         for policy, overrides in POLICIES.items():
@@ -147,10 +157,11 @@ def main() -> None:
                 rlvr(*train)
             rlvr(*evaluate)
             evaluated = json.loads((folder / "evaluation" / "results.json").read_text())["results"]
-            row = summary(folder, rates) | {"peak GiB": peak.gib}
+            before = results.get(f"{model}, {policy}", {}).get("peak GiB", 0.0)  # a finished run only reads its results
+            row = summary(folder, rates) | {"peak GiB": max(before, peak.gib)}
             row["pass@1"] = next(iter(evaluated.values()))["pass@1"]
             results[f"{model}, {policy}"] = row
-            (options.out / "results.json").write_text(json.dumps({"card": name, "runs": results}, indent=1))
+            kept.write_text(json.dumps({"card": name, "runs": results}, indent=1))
     print(f"\n{name}{'' if rates else ': its bandwidth is not in the table, so no roofline'}")
     columns = list(dict.fromkeys(key for row in results.values() for key in row))
     print("| run | " + " | ".join(columns) + " |\n|" + " --- |" * (len(columns) + 1))
