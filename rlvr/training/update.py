@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -190,7 +190,8 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
             return torch.zeros((), device=self.accelerator.device, requires_grad=True)
         if self.routing is not None and self._training():
             self.routing.before_update(inputs)
-        loss = super()._compute_loss(model, inputs)
+        with self._gathers_unequal_rows():
+            loss = super()._compute_loss(model, inputs)
         if not self._training():
             return loss
         if self.routing is not None and self.routing.section.aux_loss_coef:
@@ -210,6 +211,27 @@ class UpdateTrainer(RestoresExperts, GRPOTrainer):
                 f" grpo.learning_rate or grpo.max_grad_norm, or use bf16 instead of fp16; {CONTINUES}"
             )
         return loss
+
+    @contextlib.contextmanager
+    def _gathers_unequal_rows(self) -> Iterator[None]:
+        """TRL gathers one number a row for its clipping metrics, of which it takes the NaN-blind extremes; repacked
+        micro-batches differ in rows from process to process, so shorter ones are filled up with NaN."""
+        if self.accelerator.num_processes == 1 or not any(self._repacks):
+            yield
+            return
+        accelerator: Any = self.accelerator
+        gather = accelerator.gather
+
+        def filled(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.ndim and tensor.is_floating_point():
+                tensor = accelerator.pad_across_processes(tensor, dim=0, pad_index=math.nan)
+            return gather(tensor)
+
+        accelerator.gather = filled
+        try:
+            yield
+        finally:
+            del accelerator.gather
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)

@@ -94,6 +94,37 @@ def test_two_processes_give_the_stock_trainers_losses_and_weights_bit_for_bit(wa
     assert found == {"processes": 2, "differ": {loss_type: [] for loss_type in LOSSES}}
 
 
+@pytest.mark.slow
+def test_processes_whose_repacked_micro_batches_differ_in_rows_learn_what_unpacked_ones_do(
+    warm_model, problems_file, tmp_path
+):
+    ends = {}
+    for name, savings in (("packed", {}), ("plain", {"skip_zero_signal": False, "pack_micro_batches": False})):
+        section = {"per_device_train_batch_size": 6, "max_steps": 2, **savings}
+        shaped = {"overlong_buffer": 18}  # lengths differ, so there is something to learn whatever passes
+        ours = recipe(
+            warm_model, problems_file, tmp_path / name, judge={"workers": 1}, reward=shaped, grpo=section, seed=1
+        )
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(ours.model_dump_json())
+        root = Path(__file__).parents[2]
+        program = [str(root / "scripts" / "train_grpo.py"), "--config", str(file)]
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program],
+            env={**environment, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        ends[name] = weights(tmp_path / name / "final")
+    lines = [json.loads(line) for line in (tmp_path / "packed" / "metrics.jsonl").read_text().splitlines()]
+    assert any(line["skipped_rollouts"] > 0 and line["grad_norm"] > 0 for line in lines)
+    for name, tensor in ends["plain"].items():
+        torch.testing.assert_close(ends["packed"][name], tensor, atol=1e-4, rtol=0)
+
+
 def test_another_trl_is_refused_at_import_by_the_name_of_what_changed(monkeypatch):
     monkeypatch.setattr(GRPOTrainer, "_calculate_rewards", lambda self, inputs: None)
     with pytest.raises(ImportError, match=r"GRPOTrainer\._calculate_rewards has parameters \['self', 'inputs'\]"):
