@@ -115,6 +115,7 @@ def sft(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 
     recipe = load_recipe(SFTRecipe, config, overrides)
     if dry_run:
+        _show_memory(recipe)
         _show_missing(recipe)
         return _show(recipe, recipe.output_dir)
     require_inputs(recipe)
@@ -223,25 +224,29 @@ def _show_missing(recipe: Any) -> None:
 def _show_memory(recipe: Any) -> None:
     from rlvr.config.memory import memory_plan
 
-    grpo = recipe.grpo
-    arithmetic = recipe.arithmetic(int(os.environ.get("WORLD_SIZE", "1")))
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    grpo = getattr(recipe, "grpo", None)
     # what accelerate launch says of its plugins
     shards = os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
     sizes = {
-        "sharded_over": arithmetic.processes if shards else 1,
-        "sequences": 0 if grpo.use_vllm else arithmetic.rollouts_per_step // arithmetic.processes,
-        "length": grpo.max_length or grpo.max_completion_length,
+        "sharded_over": processes if shards else 1,
+        "sequences": 0,  # SFT samples nothing
     }
-    plan = memory_plan(Path(recipe.model.name_or_path), dtype=recipe.model.dtype, **sizes)
-    if plan is None:  # experts: counted on the meta device, which takes a library
+    if grpo is not None and not grpo.use_vllm:
+        sizes["sequences"] = recipe.arithmetic(processes).rollouts_per_step // processes
+        sizes["length"] = grpo.max_length or grpo.max_completion_length
+    plan = memory_plan(Path(recipe.model.name_or_path), dtype=recipe.model.dtype, lora=recipe.lora, **sizes)
+    if plan is None and recipe.lora is None:  # experts: counted on the meta device, which takes a library
         from rlvr.moe.memory import expert_memory_plan
 
         plan = expert_memory_plan(recipe.model.name_or_path, dtype=recipe.model.dtype, **sizes)
     if plan is None:
+        if recipe.lora is not None:
+            click.echo("# memory: not worked out for this model with these layers of `lora`")
         return
-    where = f"sharded over {arithmetic.processes}" if shards else "unsharded"
+    where = f"sharded over {processes}" if shards else "unsharded"
     click.echo(f"# memory on one device, {where}: {plan}")
-    if grpo.use_vllm and grpo.vllm_mode == "colocate":
+    if grpo is not None and grpo.use_vllm and grpo.vllm_mode == "colocate":
         share = grpo.extra.get("vllm_gpu_memory_utilization", 0.3)  # TRL's default
         click.echo(f"# beside it vLLM takes {share:.0%} of the device for its own copy and its cache")
 

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from rlvr.config.evaluation import EvaluationSchedule
 from rlvr.config.load import Strict
+from rlvr.config.lora import LoRASection
 from rlvr.config.moe import MoESection
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 
@@ -189,6 +190,7 @@ class GRPORecipe(Strict):
     data: DataSection
     prompt: PromptSection = PromptSection()
     grpo: GRPOSection = GRPOSection()
+    lora: LoRASection | None = None
     budget: BudgetSection = BudgetSection()
     curriculum: CurriculumSection = CurriculumSection()
     reward: RewardSection = RewardSection()

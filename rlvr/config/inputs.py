@@ -8,12 +8,13 @@ from pathlib import Path
 from data_curation import iter_problems
 from rlvr.config.grpo import GRPORecipe
 from rlvr.config.load import RecipeError
+from rlvr.config.lora import lora_faults
 from rlvr.config.sft import SFTRecipe
 from rlvr.models import ModelUnavailable, resolve_model
 
 
 def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
-    """Returns a line for each of the model and the data that is not there or cannot be read; empty if all is well."""
+    """Returns a line for whatever is not there or cannot be used of model, data and adapters; empty if all is well."""
     checks: list[Callable[[], object]] = [lambda: resolve_model(recipe.model.name_or_path)]
     if isinstance(recipe, GRPORecipe):
         checks.append(lambda: next(iter_problems(recipe.data.problems), None))
@@ -25,7 +26,20 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
             check()
         except (ModelUnavailable, FileNotFoundError, ValueError) as error:
             lines.append(str(error))
-    return lines
+    return lines + adapter_faults(recipe)
+
+
+def adapter_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
+    """Returns a line for each reason why this machine, launch or model cannot train the recipe's `lora`."""
+    extra = recipe.grpo.extra if isinstance(recipe, GRPORecipe) else recipe.sft.extra
+    return lora_faults(recipe.lora, Path(recipe.model.name_or_path).expanduser(), extra)
+
+
+def require_adapter(recipe: SFTRecipe | GRPORecipe) -> None:
+    """Raises RecipeError with every line of `adapter_faults`."""
+    lines = adapter_faults(recipe)
+    if lines:
+        raise RecipeError("\n".join(lines))
 
 
 def require_inputs(recipe: SFTRecipe | GRPORecipe) -> None:

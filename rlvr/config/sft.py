@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from rlvr.config.load import Strict
+from rlvr.config.lora import LoRASection
 from rlvr.config.moe import SupervisedMoESection
 from rlvr.config.sections import ModelSection, PromptSection, TrackingSection
 
@@ -51,6 +52,7 @@ class SFTRecipe(Strict):
     limit: int | None = Field(default=None, ge=1)
     prompt: PromptSection = PromptSection()  # renders problems; rows of prompt and completion are taken as they are
     sft: SFTSection = SFTSection()
+    lora: LoRASection | None = None
     moe: SupervisedMoESection = SupervisedMoESection()
     tracking: TrackingSection = TrackingSection()
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, is_peft_model
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
@@ -19,6 +19,7 @@ from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, S
 from rlvr.rollouts.sampling import sample
 from rlvr.rollouts.vllm_extension import repack_embeddings
 from rlvr.rollouts.vllm_server import VLLMFileServer
+from rlvr.training.lora import merged_tensors
 
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
@@ -55,7 +56,7 @@ class InProcess:
             trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
         ):
             tokens, logps = sample(
-                model,
+                model.get_base_model() if is_peft_model(model) else model,  # adapters sit in its layers
                 prompt_ids,
                 generation_config=trainer.generation_config,
                 pad_token_id=trainer._tokenizer.pad_token_id,
@@ -69,9 +70,9 @@ class InProcess:
 class ThroughTRL:
     """TRL's own engines: vLLM in the training processes or behind its server, transformers' continuous batching.
 
-    Two things are replaced in TRL's weight sync. Experts go under checkpoint names, one tensor an expert, with the
-    router biases, which are no parameters. And a vLLM in the process takes them as one reload: tensor by tensor fails
-    on CPU, where tensors are repacked, and mangles experts elsewhere.
+    Three things are replaced in TRL's weight sync. Adapters are merged beside the policy, not in it. Experts go under
+    checkpoint names, one tensor an expert, with the router biases, which are no parameters. And a vLLM in the process
+    takes them as one reload: tensor by tensor fails on CPU, where tensors are repacked, and mangles experts elsewhere.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -81,7 +82,10 @@ class ThroughTRL:
         self.url: str | None = None
         if not trainer.use_vllm:
             return
-        generation, experts = trainer.vllm_generation, expert_blocks(trainer.accelerator.unwrap_model(trainer.model))
+        generation, policy = trainer.vllm_generation, trainer.accelerator.unwrap_model(trainer.model)
+        experts = expert_blocks(policy)
+        if is_peft_model(policy):
+            generation._iter_named_params = functools.partial(merged_tensors, policy)
         if experts:
             generation._iter_named_params = functools.partial(as_in_checkpoints, trainer, generation._iter_named_params)
         if trainer.vllm_mode == "server":
@@ -171,6 +175,8 @@ def policy_weights(trainer: Any) -> Mapping[str, torch.Tensor]:
     """The policy's tensors under their Hugging Face names; whole on the main process where they are sharded."""
     accelerator = trainer.accelerator
     policy = accelerator.unwrap_model(trainer.model_wrapped)
+    if is_peft_model(policy):
+        return dict(merged_tensors(policy))
     state = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.distributed_type in SHARDED else None
     if state is not None and not accelerator.is_main_process:
         return state  # whatever of it is here is not sent

@@ -22,6 +22,7 @@ from data_curation import Problem
 from data_curation.stages.difficulty import measured_rate
 from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
+from rlvr.config.inputs import require_adapter
 from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
 from rlvr.moe.training import policy_routing, probe_tokens
@@ -33,6 +34,7 @@ from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoi
 from rlvr.training.faults import CONTINUES, Preempted, StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, render_prompts
+from rlvr.training.lora import check_adapter, lora_config
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
 
 logger = logging.getLogger(__name__)
@@ -122,6 +124,8 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     if final.is_dir():
         logger.info("%s: already finished", folder)
         return final
+    require_adapter(recipe)
+    check_adapter(latest_checkpoint(folder), recipe.lora)
     config = grpo_config(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     main = config.process_index == 0
     problems = load_training_problems(recipe.data, recipe.prompt)
@@ -188,6 +192,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             processing_class=tokenizer,
             args=config,
             train_dataset=dataset,
+            peft_config=lora_config(model, recipe.lora),
         )
         shown = {"group_pass_rate": "pass", "effective_gradient_ratio": "signal", "time/grade": "grade s"}
         trainer.metrics_file = MetricsFile(folder / "metrics.jsonl", recipe.stage, updates)

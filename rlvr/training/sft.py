@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from data_curation import load_problems
 from rlvr.config import PromptSection, RecipeError, SFTRecipe, write_resolved
+from rlvr.config.inputs import require_adapter
 from rlvr.fingerprints import write_texts
 from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
@@ -33,12 +34,13 @@ from rlvr.training.checkpoints import (
     rotate,
 )
 from rlvr.training.loading import load_policy
+from rlvr.training.lora import KeepsAdapter, check_adapter, lora_config
 from rlvr.training.restore import RestoresExperts
 
 logger = logging.getLogger(__name__)
 
 
-class AtomicSFTTrainer(RestoresExperts, SFTTrainer):
+class AtomicSFTTrainer(KeepsAdapter, RestoresExperts, SFTTrainer):
     """SFTTrainer whose checkpoints appear in one rename, and which counts and balances the load of experts."""
 
     routing: PolicyRouting | None = None  # of a mixture of experts
@@ -126,6 +128,8 @@ def train_sft(recipe: SFTRecipe) -> Path:
     if final.is_dir():
         logger.info("%s: already finished", folder)
         return final
+    require_adapter(recipe)
+    check_adapter(latest_checkpoint(folder), recipe.lora)
     section = recipe.sft
     known = {field.name for field in dataclasses.fields(SFTConfig)}
     for key in section.extra:
@@ -152,7 +156,13 @@ def train_sft(recipe: SFTRecipe) -> Path:
     model, tokenizer = load_policy(recipe.model)
     checkpoint = latest_checkpoint(folder)
     routing = supervised_routing(model, recipe.moe)
-    trainer = AtomicSFTTrainer(model=model, args=config, train_dataset=dataset, processing_class=tokenizer)
+    trainer = AtomicSFTTrainer(
+        model=model,
+        args=config,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        peft_config=lora_config(model, recipe.lora),
+    )
     trainer.routing = routing
     if trainer.accelerator.is_main_process:
         write_resolved(recipe, folder)

@@ -21,10 +21,11 @@ from rlvr.moe.session import COMPLETION_ROUTES, PROMPT_ROUTES, ROUTES, RoutingSe
 from rlvr.rollouts.policy_engine import Sampled
 from rlvr.rollouts.records import RolloutRecord
 from rlvr.training.faults import CONTINUES, TrainingFault
+from rlvr.training.lora import KeepsAdapter
 from rlvr.training.restore import RestoresExperts
 
 
-class UpdateTrainer(RestoresExperts, GRPOTrainer):
+class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
     """GRPOTrainer whose updates are repacked, corrected and checked as the recipe says."""
 
     args: Any  # TRL's GRPOConfig
