@@ -12,11 +12,52 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.cache_utils import DynamicLayer
 
 Finished = Callable[[int, list[int]], None]
 
 # Dropping rows copies the cache: wait until at least this share of the rows in it is done.
 _WORTH_DROPPING = 0.2
+# Positions by which a cache grows at a time: few copies, and little room that is never used.
+_ROOM = 128
+
+
+class RoomyLayer(DynamicLayer):
+    """A cache layer with room for tokens to come: each is written in place, where DynamicLayer copies all before it."""
+
+    def __init__(self, layer: DynamicLayer) -> None:
+        super().__init__()
+        self.is_initialized, self.dtype, self.device = True, layer.dtype, layer.device
+        assert layer.keys is not None and layer.values is not None
+        self._hold(layer.keys, layer.values, layer.keys.shape[-2])
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        rooms = self._rooms
+        if end > rooms[0].shape[-2]:
+            rooms = (_with_room(rooms[0], length, end + _ROOM), _with_room(rooms[1], length, end + _ROOM))
+        for room, states in zip(rooms, (key_states, value_states), strict=True):
+            room[..., length:end, :] = states
+        return self._hold(*rooms, end)
+
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        keys, values = (room.index_select(0, indices) for room in self._rooms)
+        self._hold(keys, values, self.get_seq_length())
+
+    def _hold(self, keys: torch.Tensor, values: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self._rooms = keys, values
+        held = keys[..., :length, :], values[..., :length, :]
+        self.keys, self.values = held
+        return held
+
+
+def _with_room(states: torch.Tensor, length: int, positions: int) -> torch.Tensor:
+    room = states.new_empty((*states.shape[:-2], positions, states.shape[-1]))
+    room[..., :length, :] = states[..., :length, :]
+    return room
 
 
 class GroupSampler:
@@ -27,11 +68,12 @@ class GroupSampler:
 
     - `prompts` maps every row to the first row with the same prompt; each distinct prompt is prefilled once and its
       cache handed to all its rows.
-    - rows that are done leave the batch, so a step costs what the running rows cost.
+    - rows that are done leave the batch, so a step costs what the running rows cost, and the cache of plain attention
+      layers grows in place instead of being copied for every token.
     - random numbers are still drawn for every row, in `generate`'s order. The samples are therefore the same ones, up
       to the rounding of matrix products of another shape.
 
-    Both savings are left out where a cache layer cannot be indexed by row (static caches, linear attention).
+    These savings are left out where a cache layer cannot be indexed by row (static caches, linear attention).
     """
 
     def __init__(self, finished: Finished | None = None, prompts: Sequence[int] | None = None) -> None:
@@ -58,6 +100,7 @@ class GroupSampler:
         outputs, model_kwargs, logits = self._prefill(model, input_ids, generation_config, model_kwargs)
         if torch.isnan(logits).any():
             raise FloatingPointError("the policy's logits are NaN: its weights are broken")
+        _make_room(model_kwargs.get("past_key_values"))
         generated = input_ids.new_full((rows, generation_config.max_length - width), pad)
         resident = torch.arange(rows, device=device)  # rows in the cache, by their place in the batch
         running = torch.ones(rows, dtype=torch.bool, device=device)  # of the resident ones
@@ -139,6 +182,13 @@ def _indexable(cache: Any) -> bool:
     """Whether rows can be picked out of a cache; one still empty is judged by the layers it will make."""
     layers = getattr(cache, "layers", None) or [getattr(cache, "layer_class_to_replicate", None)]
     return all(hasattr(layer, "batch_select_indices") for layer in layers)
+
+
+def _make_room(cache: Any) -> None:
+    """Lets the plain layers of a filled cache grow in place; others, and offloaded ones, stay as they are."""
+    layers = getattr(cache, "layers", [])
+    if not getattr(cache, "offloading", False):
+        layers[:] = [RoomyLayer(layer) if type(layer) is DynamicLayer else layer for layer in layers]
 
 
 def _select_rows(model_kwargs: dict[str, Any], keep: torch.Tensor, rows: int) -> dict[str, Any]:

@@ -144,7 +144,7 @@ class KeepsAdapter(Trainer):
         from peft import set_peft_model_state_dict
 
         path = Path(resume_from_checkpoint) / ADAPTER / "adapter_model.safetensors"
-        found = set_peft_model_state_dict(policy, load_file(path), adapter_name=_NAME)
+        found: Any = set_peft_model_state_dict(policy, load_file(path), adapter_name=_NAME)
         missing = [key for key in found.missing_keys if policy.prefix in key or ".modules_to_save." in key]
         if missing or found.unexpected_keys:
             raise RecipeError(
