@@ -63,6 +63,7 @@ class GRPOSection(Strict):
     skip_zero_signal: bool = True  # no forward/backward for rollouts of advantage 0; the gradient is the same
     pack_micro_batches: bool = True  # rollouts of similar length share a micro-batch; the gradient is the same
     fast_sampling: bool = True  # transformers: one prefill a prompt, finished rollouts leave the batch
+    sampling_threads: int | None = Field(default=None, ge=1)  # transformers on CPU: the other cores judge meanwhile
     extra: dict[str, Any] = Field(default_factory=dict)
 
 

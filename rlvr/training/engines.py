@@ -24,6 +24,21 @@ from rlvr.training.lora import merged_tensors
 SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
 
 
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Inside, torch computes with `count` threads; None leaves them as they are.
+
+    Threads that wait for one another are slower than one thread as soon as a core is taken by something else, such as
+    the programs that are judged while others are still being sampled.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class InProcess:
     """The trainer's own model through transformers' `generate`; its weights are always the policy's."""
 
@@ -35,6 +50,7 @@ class InProcess:
         self.trainer = trainer
         # sharded weights make every process step until the slowest is done, which only generate's own loop does
         self.fast = recipe.grpo.fast_sampling and trainer.accelerator.distributed_type not in SHARDED
+        self.threads = recipe.grpo.sampling_threads
 
     def sync(self, version: int) -> bool:
         return False
@@ -54,6 +70,7 @@ class InProcess:
             ) as model,
             torch.no_grad(),
             trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
+            torch_threads(self.threads),
         ):
             tokens, logps = sample(
                 model.get_base_model() if is_peft_model(model) else model,  # adapters sit in its layers

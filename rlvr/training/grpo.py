@@ -56,7 +56,7 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
     own = {
         "problems_per_step", "updates_per_step", "max_steps", "max_length", "save_steps", "extra",
         "advantage_clip", "prompt_weighting", "skip_zero_signal", "pack_micro_batches", "fast_sampling",
-        "geometric_rejection", "clip_cov", "clip_cov_range", "kl_cov", "kl_cov_coef",
+        "sampling_threads", "geometric_rejection", "clip_cov", "clip_cov_range", "kl_cov", "kl_cov_coef",
         "vllm_url",
     }  # fmt: skip
     values: dict[str, Any] = {name: value for name, value in grpo.model_dump().items() if name not in own}

@@ -301,3 +301,22 @@ def test_a_real_vllm_server_takes_over_weights_exactly(vllm_python, wide_warm_mo
     lines = metrics(tmp_path / "run")
     assert len(lines) == 3 and all(line["sampling/logprob_gap"] < 1e-3 for line in lines)
     assert any(line["grad_norm"] > 0 for line in lines[:-1])  # so the weights did move between syncs
+
+
+def test_sampling_takes_the_threads_the_recipe_gives_it_and_hands_them_back(
+    warm_model, problems_file, tmp_path, monkeypatch
+):
+    before, seen, inner = torch.get_num_threads(), [], engines.sample
+
+    def counted(*args: Any, **options: Any) -> Any:
+        seen.append(torch.get_num_threads())
+        return inner(*args, **options)
+
+    monkeypatch.setattr(engines, "sample", counted)
+    torch.set_num_threads(3)
+    try:
+        few = {"problems_per_step": 3, "max_completion_length": 20, "max_steps": 1, "sampling_threads": 2}
+        train_grpo(recipe(warm_model, problems_file, tmp_path / "run", grpo=few))
+        assert seen == [2] and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
