@@ -116,6 +116,7 @@ class StrengthenOptions(_Options):
     inputs: Annotated[int, Field(ge=1)] = 40  # new inputs tried for every problem
     maximum_added: Annotated[int, Field(ge=1)] = 8  # tests added to a problem
     agreeing: Annotated[int, Field(ge=1)] = 2  # accepted programs that must give the same output; 1: trust a single one
+    cpu_budget_s: Annotated[float, Field(gt=0)] = 120.0  # of a problem's programs; one that needs more is passed over
     seed: int = 0
 
 

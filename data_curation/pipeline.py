@@ -13,9 +13,10 @@ import yaml
 import sandbox
 from data_curation import builtin, sources
 from data_curation.config import CurationConfig
+from data_curation.inputs import faults_of_inputs, source_state
 from data_curation.outputs import CurationResult, write_outputs
 from data_curation.schema import Problem
-from data_curation.sources import RejectedRows, check_source, iter_problems, local_files
+from data_curation.sources import RejectedRows, iter_problems
 from data_curation.stages.decontaminate import decontaminate
 from data_curation.stages.deduplicate import deduplicate
 from data_curation.stages.difficulty import difficulty
@@ -75,7 +76,7 @@ def curate(
     Raises ValueError or FileNotFoundError for unusable sources, NothingLeft when every problem was removed (the files
     with the reasons are written all the same), JudgeFailure when the sandbox fails.
     """
-    for fault in faults_of_inputs(config):
+    for fault in faults_of_inputs(config, ask_hub=True):
         raise fault
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -115,18 +116,6 @@ def curate(
     return result
 
 
-def faults_of_inputs(config: CurationConfig) -> Iterator[Exception]:
-    """What would stop a run of this recipe hours later: sources, evaluation sets and samples that are not there."""
-    for source in (*config.sources, *config.decontaminate.against):
-        try:
-            check_source(source)
-        except (ValueError, FileNotFoundError) as error:
-            yield error
-    samples = config.difficulty.samples
-    if samples is not None and not samples.is_file():
-        yield FileNotFoundError(f"difficulty.samples: {samples}: no such file")
-
-
 class NothingLeft(ValueError):
     """Every problem was removed; the message says by which stages and for which reasons."""
 
@@ -162,12 +151,12 @@ def _key_options(name: str, options: Any) -> dict[str, Any]:
     if name == "verify":
         values["parts"] = source_hash("data_curation.stages.second_look", "data_curation.stages.thinning")
     if name == "strengthen":
-        parts = ("mutants", "input_mutation", "argument_mutation", "stated_constraints")
+        parts = ("cpu_budget", "mutants", "input_mutation", "argument_mutation", "stated_constraints")
         values["parts"] = source_hash(*(f"data_curation.stages.{part}" for part in parts))
     if name in ("deduplicate", "decontaminate"):
         values["minhash"] = source_hash("data_curation.stages.minhash")
     if name == "decontaminate":
-        values["sets"] = [_source_state(source) for source in options.against]
+        values["sets"] = [source_state(source) for source in options.against]
     if name == "difficulty":
         values["parts"] = source_hash("data_curation.stages.pass_rates")
     if name == "difficulty" and options.samples is not None and options.samples.is_file():
@@ -183,7 +172,7 @@ def _load(config: CurationConfig, folder: Path, show_progress: bool) -> tuple[li
     options = config.model_dump(
         mode="json", include={"sources", "seed", "limit", "pipelines", "planted", "sft", "maximum_rejected_rows"}
     )
-    inputs = hashlib.sha256("".join(map(_source_state, config.sources)).encode()).hexdigest()
+    inputs = hashlib.sha256("".join(map(source_state, config.sources)).encode()).hexdigest()
     key = step_key("data_curation.sources", [options, source_hash(*_SHARED_CODE, *_SOURCE_CODE)], inputs)
 
     def read(work: Workplace) -> StageResult:
@@ -222,8 +211,3 @@ def _source_problems(config: CurationConfig, source: str, rejected: RejectedRows
             builtin.problems(part, options=config.pipelines, sft=config.sft, seed=config.seed, planted=config.planted)
         )
     return iter_problems(source, rejected=rejected)
-
-
-def _source_state(source: str) -> str:
-    """What a source holds, as a hash of its files' bytes; for a hub data set its name."""
-    return f"{source}\n" + "".join(f"{file.name} {file_hash(file)}\n" for file in local_files(source))

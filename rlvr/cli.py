@@ -87,8 +87,8 @@ def curate(
     extra = [f"limit={limit}"] if limit else []
     recipe = load_recipe(CurationConfig, config, [*overrides, *extra])
     out = out or Path("outputs") / recipe.name
+    from data_curation.inputs import faults_of_inputs
     from data_curation.pipeline import curate as run
-    from data_curation.pipeline import faults_of_inputs
 
     if dry_run:
         for fault in faults_of_inputs(recipe):

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_curation.config import DecontaminateOptions
+from data_curation.inputs import evaluation_set
 from data_curation.schema import Problem
-from data_curation.sources import load_problems
 from data_curation.stages.minhash import CHUNK_TEXTS, Hashes, shingled, tokens
 from data_curation.stages.normalise import clean_statement
 from data_curation.stages.result import Dropped, StageResult, Workplace, parts_of
@@ -195,7 +195,7 @@ def _said(hit: Hit) -> str:
 def _hits(problems: Sequence[Problem], options: DecontaminateOptions, work: Workplace) -> list[list[Hit]]:
     if not options.against:
         return [[] for _ in problems]
-    index = EvaluationIndex({name: load_problems(name) for name in options.against}, options.words)
+    index = EvaluationIndex({name: evaluation_set(name) for name in options.against}, options.words)
     parts = -(-len(problems) // CHUNK_TEXTS)
     statements = ([p.statement for p in part] for part in parts_of(problems, CHUNK_TEXTS))
     for counted in work.track(work.map(index.counted, statements), parts, "n-grams", "part"):

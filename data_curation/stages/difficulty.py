@@ -11,7 +11,7 @@ from typing import Any
 
 from data_curation.config import DifficultyOptions
 from data_curation.schema import Problem
-from data_curation.stages.pass_rates import Rate, read_pass_rates, sampled_pass_rates
+from data_curation.stages.pass_rates import Rate, read_pass_rates, sampled_ids, sampled_pass_rates
 from data_curation.stages.result import Dropped, StageResult, Workplace
 
 # upper ends of the rating bands of levels 1 to 7; level 8 is open
@@ -35,6 +35,10 @@ def difficulty(problems: Sequence[Problem], options: DifficultyOptions, work: Wo
     kept, dropped = [], []
     rows: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
+    if options.samples is not None:
+        counts["problems of the samples that are not here"] = len(
+            sampled_ids(options.samples) - {problem.id for problem in problems}
+        )
     for problem in problems:
         rate = rates.get(problem.id)
         measured = rate is not None and rate.samples >= options.minimum_samples

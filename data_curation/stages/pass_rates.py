@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sandbox
 from data_curation.schema import Problem
 from data_curation.sources.rows import RowError
 from data_curation.sources.tables import json_rows
@@ -66,40 +67,84 @@ def _below(rate: Rate, x: float) -> float:
     return math.fsum(map(math.exp, logs))
 
 
+def check_samples(path: Path) -> None:
+    """FileNotFoundError, or RowError for the first row that is neither counts nor a program that can run here."""
+    if not path.is_file():
+        raise FileNotFoundError(f"difficulty.samples: {path}: no such file")
+    if next(_sample_rows(path), None) is None:
+        raise RowError(path, None, "holds no samples")
+    for _ in _sample_rows(path):
+        pass
+
+
 def read_pass_rates(path: Path, problems: Sequence[Problem], work: Workplace) -> dict[str, Rate]:
     """problem id -> rate, summed over the file's rows; rows with a `program` are judged on the problem's tests.
 
-    RowError for a row that is neither counts nor a program. Programs of problems that are not there are passed over.
+    RowError as `check_samples`. Programs of problems that are not there have no rate.
     """
     counts: dict[str, Rate] = {}
     programs: dict[str, list[tuple[str, str]]] = {}
-    for row, value in json_rows(path):
-        if isinstance(value, RowError):
-            raise value
-        if isinstance(value, dict) and "program" in value and "problem_id" in value:
-            program = (str(value["program"]), str(value.get("language", "python")))
-            programs.setdefault(str(value["problem_id"]), []).append(program)
-            continue
-        name, rate = _counted(path, row, value)
-        before = counts.get(name, Rate(0, 0))
-        counts[name] = Rate(before.passed + rate.passed, before.samples + rate.samples)
+    for name, found in _sample_rows(path):
+        if isinstance(found, Rate):
+            before = counts.get(name, Rate(0, 0))
+            counts[name] = Rate(before.passed + found.passed, before.samples + found.samples)
+        else:
+            programs.setdefault(name, []).append(found)
     for name, rate in _judged(problems, programs, work).items():
         before = counts.get(name, Rate(0, 0))
         counts[name] = Rate(before.passed + rate.passed, before.samples + rate.samples)
     return counts
 
 
+def sampled_ids(path: Path) -> set[str]:
+    """The problems a samples file speaks of."""
+    return {name for name, _ in _sample_rows(path)}
+
+
+def _sample_rows(path: Path) -> Iterator[tuple[str, Rate | tuple[str, str]]]:
+    """(problem id, counts or (program, language)) of every row."""
+    for row, value in json_rows(path):
+        if isinstance(value, RowError):
+            raise value
+        if isinstance(value, dict) and "program" in value and "problem_id" in value:
+            yield str(value["problem_id"]), _program(path, row, value)
+        else:
+            yield _counted(path, row, value)
+
+
+def _program(path: Path, row: int | None, value: dict[str, Any]) -> tuple[str, str]:
+    program, language = value["program"], value.get("language", "python")
+    if not isinstance(program, str):
+        raise RowError(path, row, f"`program` must be source text, got {json.dumps(program)[:80]}")
+    try:
+        missing = sandbox.languages.find(str(language)).missing()
+    except ValueError as error:
+        raise RowError(path, row, f"`language`: {error}") from None
+    if missing is not None:
+        raise RowError(path, row, f"`language` {language!r} cannot run here: {missing}")
+    return program, str(language)
+
+
 def _counted(path: Path, row: int | None, value: Any) -> tuple[str, Rate]:
     try:
-        name, passed, samples = str(value["problem_id"]), int(value["passed"]), int(value["samples"])
-    except (KeyError, TypeError, ValueError):
+        name, passed, samples = str(value["problem_id"]), _whole(value["passed"]), _whole(value["samples"])
+    except (KeyError, TypeError):
         shown = json.dumps(value)[:80]
         raise RowError(
             path, row, f"expected problem_id with passed and samples (whole numbers) or a program, got {shown}"
         ) from None
-    if not 0 <= passed <= samples:
-        raise RowError(path, row, f"`passed` must be from 0 to `samples`, got {passed} of {samples}")
+    if not 0 <= passed <= samples or not samples:
+        raise RowError(
+            path, row, f"`passed` must be from 0 to `samples`, and that at least 1, got {passed} of {samples}"
+        )
     return name, Rate(passed, samples)
+
+
+def _whole(value: Any) -> int:
+    """TypeError unless the number is whole; 3.0 is, for tables write counts so."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        raise TypeError
+    return int(value)
 
 
 def sampled_pass_rates(

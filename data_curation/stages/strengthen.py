@@ -3,7 +3,8 @@
 The wrong programs are the solutions labelled wrong and mutants of an accepted one. Half of the mutants choose the new
 tests, the other half only measure them, so that the rate after is not the rate the tests were chosen by. A mutant may
 be equivalent to its original; such ones stay "accepted" for ever and make every rate look worse than it is.
-Problems already done are kept beside the stage's output, so an interrupted run continues where it was.
+A problem whose programs take more CPU time than its budget stays as it is, and says so: what was found until then would
+differ from run to run. Problems already done are kept beside the stage's output: an interrupted run continues there.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import sandbox
 from data_curation.config import StrengthenOptions
 from data_curation.schema import Problem, Solution, Test
 from data_curation.sources.calls import parameters
 from data_curation.stages.argument_mutation import Call
+from data_curation.stages.cpu_budget import BudgetSpent, CpuBudget, passes
 from data_curation.stages.input_mutation import mutated_inputs
-from data_curation.stages.judging import JudgeFailure, runnable_languages, submission
+from data_curation.stages.judging import runnable_languages
 from data_curation.stages.kept_results import Kept, computed
 from data_curation.stages.mutants import mutants
 from data_curation.stages.result import StageResult, Workplace
@@ -66,7 +67,7 @@ class Strength:
     inputs_tried: int = 0
     inputs_agreed: int = 0
     added: int = 0
-    skipped: str = ""  # why nothing was tried
+    skipped: str = ""  # why nothing was tried, or why it was given up
 
 
 def strengthen(problems: Sequence[Problem], options: StrengthenOptions, work: Workplace) -> StageResult:
@@ -116,18 +117,29 @@ def strengthened(
 ) -> tuple[list[Test], Strength]:
     """The tests worth adding, and what the tests let through without and with them."""
     strength = Strength(problem.id)
-    references, slowest = _references(problem, languages)
-    strength.references = len(references)
+    try:
+        return _strengthened(problem, options, languages, CpuBudget(options.cpu_budget_s), strength)
+    except BudgetSpent:
+        spent = f"its programs take more than {options.cpu_budget_s:g} CPU seconds"
+        return [], Strength(problem.id, references=strength.references, skipped=spent)
+
+
+def _strengthened(
+    problem: Problem, options: StrengthenOptions, languages: frozenset[str], budget: CpuBudget, strength: Strength
+) -> tuple[list[Test], Strength]:
     if problem.interactor or problem.subtasks:
         strength.skipped = "interactive" if problem.interactor else "tests are worth points"
-    elif len(references) < max(1, options.agreeing):
+        return [], strength
+    references, slowest = _references(problem, languages, budget)
+    strength.references = len(references)
+    if len(references) < max(1, options.agreeing):
         strength.skipped = f"{len(references)} accepted programs, {options.agreeing} must agree"
     if strength.skipped or not problem.tests:
         return [], strength
     choosing, unseen = _wrong_programs(problem, references[0], options, languages)
     strength.wrong, strength.unseen = len(choosing), len(unseen)
     mutated = problem.model_copy(update={"cpu_s": _mutant_limit(problem, slowest)})
-    survivors = _survivors(mutated, [*choosing, *unseen], problem.tests)
+    survivors = _survivors(mutated, [*choosing, *unseen], problem.tests, budget)
     open_ones = [n for n in survivors if n < len(choosing)]
     strength.accepted_before = strength.accepted_after = len(open_ones)
     strength.unseen_accepted_before = strength.unseen_accepted_after = len(survivors) - len(open_ones)
@@ -139,31 +151,36 @@ def strengthened(
         return [], strength
     inputs = mutated_inputs(problem.tests, options.inputs, options.seed, stated)
     strength.inputs_tried = len(inputs)
-    agreed = _agreed(problem, references, inputs) if inputs else []
+    agreed = _agreed(problem, references, inputs, budget) if inputs else []
     strength.inputs_agreed = len(agreed)
     if not agreed:
         return [], strength
     programs = [*choosing, *unseen]
-    killed = _killed(mutated, {n: programs[n] for n in open_ones}, agreed)
+    killed = _killed(mutated, {n: programs[n] for n in open_ones}, agreed, budget)
     chosen = sorted(_cover(killed, options.maximum_added))
     tests = [agreed[index] for index in chosen]
     strength.added = len(chosen)
     strength.accepted_after = sum(not killed[n] & set(chosen) for n in open_ones)
     still = [programs[n] for n in survivors if n >= len(choosing)]
-    strength.unseen_accepted_after = len(_survivors(mutated, still, tests)) if tests else len(still)
+    strength.unseen_accepted_after = len(_survivors(mutated, still, tests, budget)) if tests else len(still)
     return tests, strength
 
 
-def _references(problem: Problem, languages: frozenset[str]) -> tuple[list[Solution], float]:
+def _references(problem: Problem, languages: frozenset[str], budget: CpuBudget) -> tuple[list[Solution], float]:
     """Distinct accepted programs that pass, Python first because mutants are made of it; CPU seconds of their slowest
-    test."""
+    test. Only as many are run as are needed."""
     accepted = [s for s in problem.solutions if s.verdict == "accepted" and s.language in languages]
     distinct = list({" ".join(s.code.split()): s for s in accepted}.values())
-    judgements = _judged([submission(problem, s) for s in distinct])
-    passing = [(s, j) for s, j in zip(distinct, judgements, strict=True) if j.accepted]
-    chosen = sorted(passing, key=lambda pair: pair[0].language != "python")[:MAXIMUM_REFERENCES]
-    slowest = max((case.cpu_s for _, j in chosen for case in j.cases), default=0.0)
-    return [s for s, _ in chosen], slowest
+    chosen: list[Solution] = []
+    slowest = 0.0
+    for solution in sorted(distinct, key=lambda s: s.language != "python"):
+        (cases,) = budget.run(problem, [solution], problem.tests)
+        if passes(cases):
+            chosen.append(solution)
+            slowest = max([slowest, *(case.cpu_s for case in cases)])
+        if len(chosen) == MAXIMUM_REFERENCES:
+            break
+    return chosen, slowest
 
 
 def _mutant_limit(problem: Problem, slowest: float) -> float:
@@ -205,24 +222,24 @@ def _wrong_programs(
     return [*labelled, *slips[::2]], slips[1::2]
 
 
-def _survivors(problem: Problem, programs: Sequence[Solution], tests: Sequence[Test]) -> list[int]:
-    judgements = _judged([submission(problem, program, tests) for program in programs])
-    return [number for number, judgement in enumerate(judgements) if judgement.accepted]
+def _survivors(problem: Problem, programs: Sequence[Solution], tests: Sequence[Test], budget: CpuBudget) -> list[int]:
+    return [number for number, cases in enumerate(budget.run(problem, programs, tests)) if passes(cases)]
 
 
-def _agreed(problem: Problem, references: Sequence[Solution], inputs: Sequence[Test]) -> list[Test]:
+def _agreed(problem: Problem, references: Sequence[Solution], inputs: Sequence[Test], budget: CpuBudget) -> list[Test]:
     """The inputs with the first reference's output, where every reference is then accepted (the first one again)."""
     plain = problem.model_copy(update={"checker": "exact"})  # only the output is of interest here
-    (first,) = _judged([submission(plain, references[0], [_shown(test) for test in inputs])], keep_output=True)
+    shown = [_shown(test) for test in inputs]
+    (first,) = budget.run(plain, references[:1], shown, every_test=True, keep_output=True)
     with_output = []
-    for test, case in zip(inputs, first.cases, strict=True):
+    for test, case in zip(inputs, first, strict=True):
         # nothing was expected: a program that ended well is accepted or has a wrong answer
         if case.verdict in (Verdict.AC, Verdict.WA) and (output := _whole_output(case.output, test)) is not None:
             with_output.append(test.model_copy(update={"output": output}))
     if not with_output:
         return []
-    judgements = _judged([submission(problem, reference, with_output) for reference in references])
-    good = [all(j.cases[n].verdict is Verdict.AC for j in judgements) for n in range(len(with_output))]
+    results = budget.run(problem, references, with_output, every_test=True)
+    good = [all(cases[n].verdict is Verdict.AC for cases in results) for n in range(len(with_output))]
     return [test for test, is_good in zip(with_output, good, strict=True) if is_good]
 
 
@@ -240,15 +257,16 @@ def _whole_output(output: str | None, test: Test) -> str | None:
     return output if test.call is None else output.rstrip("\n").rpartition("\n")[2]
 
 
-def _killed(problem: Problem, programs: dict[int, Solution], tests: Sequence[Test]) -> dict[int, set[int]]:
+def _killed(
+    problem: Problem, programs: dict[int, Solution], tests: Sequence[Test], budget: CpuBudget
+) -> dict[int, set[int]]:
     """Program -> the tests known to catch it. Once caught, a program is not run on further tests."""
     killed: dict[int, set[int]] = {number: set() for number in programs}
     for start in range(0, len(tests), TESTS_AT_ONCE):
         some = tests[start : start + TESTS_AT_ONCE]
-        running = [number for number in programs if not killed[number]]
-        for number in running:
-            (judgement,) = _judged([submission(problem, programs[number], some)])
-            killed[number] = {start + n for n, case in enumerate(judgement.cases) if case.verdict is not Verdict.AC}
+        for number in [number for number in programs if not killed[number]]:
+            (cases,) = budget.run(problem, [programs[number]], some, every_test=True)
+            killed[number] = {start + n for n, case in enumerate(cases) if case.verdict is not Verdict.AC}
     return killed
 
 
@@ -262,19 +280,6 @@ def _cover(killed: dict[int, set[int]], most: int) -> list[int]:
         chosen.append(best)
         uncaught = {number for number in uncaught if best not in killed[number]}
     return chosen
-
-
-def _judged(submissions: Sequence[sandbox.Submission], keep_output: bool = False) -> list[sandbox.Judgement]:
-    stop = "never" if keep_output or len(submissions) == 1 else "first_failure"
-    return list(_checked(sandbox.judge_batch(submissions, stop=stop, keep_output=keep_output)))
-
-
-def _checked(judgements: Sequence[sandbox.Judgement]) -> Iterator[sandbox.Judgement]:
-    for judgement in judgements:
-        if judgement.verdict.is_infrastructure:
-            message = f"strengthen: the sandbox failed ({judgement.message}); run the same command again to continue"
-            raise JudgeFailure(message)
-        yield judgement
 
 
 def _figures(found: Sequence[Strength]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from data_curation import CurationConfig, Problem, RowError, Test, curate, load_problems, save_problems
-from data_curation.pipeline import faults_of_inputs
+from data_curation.inputs import faults_of_inputs
 from data_curation.sources import check_source
 
 ROW = Problem(
@@ -111,6 +111,41 @@ def test_a_file_without_a_usable_row_stops_the_run_with_one_line(tmp_path, name,
         curate(CurationConfig(sources=(str(source),)), tmp_path / "out", show_progress=False)
     assert message.format(source) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()  # not even the recipe
+
+
+GOOD_SET = b'{"id": "e", "statement": "Add the numbers.", "tests": [{"input": "1", "output": "1"}]}\n'
+
+
+@pytest.mark.parametrize(
+    ("key", "content", "message"),
+    [
+        ("decontaminate.against", GOOD_SET + b"{\n", "row 2: not JSON"),
+        ("decontaminate.against", GOOD_SET + b'{"id": "f"}\n', "row 2: "),
+        ("decontaminate.against", b"", "an evaluation set without problems"),
+        ("difficulty.samples", b"", "holds no samples"),
+        ("difficulty.samples", b"[1]\n", "row 1: expected problem_id with passed and samples"),
+        ("difficulty.samples", b'{"problem_id": "a", "passed": 1, "samples": 2}\nx\n', "row 2: not JSON"),
+        ("difficulty.samples", b'{"problem_id": "a", "passed": 3, "samples": 2}\n', "row 1: `passed` must be from 0"),
+        ("difficulty.samples", b'{"problem_id": "a", "passed": 0, "samples": 0}\n', "row 1: `passed` must be from 0"),
+        ("difficulty.samples", b'{"problem_id": "a", "passed": 0.5, "samples": 1}\n', "row 1: expected problem_id"),
+        ("difficulty.samples", b'{"problem_id": "a", "program": null}\n', "row 1: `program` must be source text"),
+        (
+            "difficulty.samples",
+            b'{"problem_id": "a", "program": "p", "language": "cobol"}\n',
+            "row 1: `language`: unknown language 'cobol'",
+        ),
+    ],
+)
+def test_the_last_row_of_every_file_is_read_before_a_run_begins(tmp_path, key, content, message):
+    source, file = write(tmp_path / "source.jsonl", GOOD_SET), write(tmp_path / "file.jsonl", content)
+    section, name = key.split(".")
+    config = CurationConfig.model_validate(
+        {"sources": [str(source)], section: {name: [str(file)] if name == "against" else str(file)}}
+    )
+    with pytest.raises(ValueError) as caught:
+        curate(config, tmp_path / "out", show_progress=False)
+    assert str(caught.value).startswith(str(file)) and message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_says_it_in_one_line_and_by_its_exit_code(tmp_path):

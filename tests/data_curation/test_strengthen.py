@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import json
 import re
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -319,3 +322,65 @@ def test_outputs_that_json_cannot_write_are_taken_in_the_judges_form(work):
     result = strengthen([problem], StrengthenOptions(enabled=True, agreeing=1), work)
     assert result.rows[0]["inputs_agreed"] == result.rows[0]["inputs_tried"] > 5
     assert result.rows[0]["added"] >= 1
+
+
+SLOW = "import time\nend = time.process_time() + 0.4\nwhile time.process_time() < end: pass\n"
+
+
+def test_a_problem_over_its_cpu_budget_stays_as_it_is_and_holds_up_no_other(work):
+    wrong = Solution(code=LAST, verdict="wrong_answer")
+    slow = largest(Solution(code=SLOW + LARGEST), Solution(code=SLOW + SORTING), wrong, id="slow")
+    quick = largest(Solution(code=LARGEST), Solution(code=SORTING), wrong)
+    options = StrengthenOptions(enabled=True, cpu_budget_s=2.0, mutants=2, inputs=8)
+    result = strengthen([slow, quick], options, work)
+    assert result.problems[0] == slow and len(result.problems[1].tests) > len(quick.tests)
+    assert result.rows[0]["skipped"] == "its programs take more than 2 CPU seconds"
+    assert not result.rows[1]["skipped"]
+    counted = ("wrong", "unseen", "accepted_before", "unseen_accepted_before", "inputs_tried", "added")
+    assert not any(result.rows[0][name] for name in counted)  # half-done counts would differ from run to run
+
+
+def test_an_input_on_which_programs_differ_says_nothing_of_the_inputs_after_it(work):
+    other = "n = int(input())\na = list(map(int, input().split()))\nprint(max(a) + (n == 4))\n"
+    tests = [Test(input=f"{n}\n{' '.join(map(str, range(n)))}\n", output=f"{n - 1}\n") for n in (3, 5, 6, 8)]
+    problem = largest(Solution(code=LARGEST), Solution(code=other), tests=tests)
+    inputs = [Test(input=f"{n}\n{'5 ' * n}\n") for n in (3, 4, 5)]
+    agreed = stage._agreed(problem, problem.solutions, inputs, stage.CpuBudget(60.0))
+    assert [test.input[0] for test in agreed] == ["3", "5"]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from data_curation.config import StrengthenOptions
+from data_curation.schema import Problem
+from data_curation.stages.result import Workplace
+from data_curation.stages.strengthen import strengthen
+
+problems = [Problem.model_validate_json(line) for line in Path(sys.argv[1]).read_text().splitlines()]
+strengthen(problems, StrengthenOptions(enabled=True, mutants=2, inputs=4), Workplace(Path(sys.argv[2])))
+"""
+
+
+def test_a_run_killed_outright_loses_only_the_problems_under_way(work, tmp_path, monkeypatch):
+    wrong = Solution(code=LAST, verdict="wrong_answer")
+    quick = largest(Solution(code=LARGEST), Solution(code=SORTING), wrong)
+    endless = largest(Solution(code="while True: pass"), wrong, id="endless", cpu_s=60.0)
+    file = tmp_path / "problems.jsonl"
+    file.write_text(quick.model_dump_json() + "\n" + endless.model_dump_json() + "\n")
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(file), str(work.folder)])
+    made = work.folder / "made"
+    while not list(made.glob("*.json")):
+        assert process.poll() is None, "ended before it was killed"
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    again = []
+
+    def compute(problem, options, languages):
+        again.append(problem.id)
+        return [], stage.Strength(problem.id)
+
+    monkeypatch.setattr(stage, "strengthened", compute)
+    result = strengthen([quick, endless], StrengthenOptions(enabled=True, mutants=2, inputs=4), work)
+    assert again == ["endless"] and result.rows[0]["wrong"] > 0
