@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 
+from rlvr.commands.arena import arena
 from rlvr.commands.evaluate import evaluate
 from rlvr.commands.export import export
 from rlvr.commands.moe import moe
@@ -145,6 +146,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     click.echo(train_grpo(recipe))
 
 
+cli.add_command(arena)
 cli.add_command(evaluate)
 cli.add_command(plan)
 cli.add_command(rating)

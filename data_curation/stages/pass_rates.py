@@ -96,6 +96,32 @@ def read_pass_rates(path: Path, problems: Sequence[Problem], work: Workplace) ->
     return counts
 
 
+def graded_rates(path: Path) -> dict[str, Rate]:
+    """problem id -> rate, from rows of counts or rows with a `verdict` as `rlvr evaluate` writes them; nothing is run.
+
+    FileNotFoundError, or RowError for the first row that has neither. A verdict of IE is no sample.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of samples")
+    rates: dict[str, Rate] = {}
+    for row, value in json_rows(path):
+        if isinstance(value, RowError):
+            raise value
+        if isinstance(value, dict) and "verdict" in value and "problem_id" in value:
+            verdict = str(value["verdict"])
+            if verdict not in set(sandbox.Verdict):
+                raise RowError(path, row, f"`verdict`: unknown {verdict!r}; known are {', '.join(sandbox.Verdict)}")
+            ran = verdict != sandbox.Verdict.IE
+            name, rate = str(value["problem_id"]), Rate(int(verdict == sandbox.Verdict.AC), int(ran))
+        elif isinstance(value, dict) and "program" in value:
+            raise RowError(path, row, "a program without a verdict; `rlvr evaluate --samples` judges it")
+        else:
+            name, rate = _counted(path, row, value)
+        before = rates.get(name, Rate(0, 0))
+        rates[name] = Rate(before.passed + rate.passed, before.samples + rate.samples)
+    return rates
+
+
 def sampled_ids(path: Path) -> set[str]:
     """The problems a samples file speaks of."""
     return {name for name, _ in _sample_rows(path)}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_curation import iter_problems
+from data_curation.arena import Arena
 from rlvr.config.grpo import GRPORecipe
 from rlvr.config.load import RecipeError
 from rlvr.config.lora import lora_faults
@@ -20,6 +21,8 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
         checks.append(lambda: next(iter_problems(recipe.data.problems), None))
     else:
         checks.append(lambda: _existing(recipe.data))
+        if (arena := recipe.arena) is not None:
+            checks.append(lambda: _books(arena.books))
     lines = []
     for check in checks:
         try:
@@ -52,3 +55,9 @@ def require_inputs(recipe: SFTRecipe | GRPORecipe) -> None:
 def _existing(path: str) -> None:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations; make one with `rlvr curate`")
+
+
+def _books(path: str) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"arena.books: {path}: no such file; `rlvr arena new` makes one")
+    Arena.load(path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -38,6 +38,15 @@ class SFTSection(Strict):
     extra: dict[str, Any] = Field(default_factory=dict)
 
 
+class ArenaSection(Strict):
+    """Demonstrations of the problems that arena learning selects; `rlvr arena` keeps the books."""
+
+    books: str  # JSON of `rlvr arena new`
+    teach: Literal["training_ids", "hard_ids"] = "hard_ids"  # what was kept of the last fold, or of all folds
+    keep_first: bool = True  # of hard_ids: also the first fold, which nobody has predicted
+    hard_repeat: int = Field(default=2, ge=1)  # of hard_ids: how often a problem the model failed is shown in all
+
+
 class SFTRecipe(Strict):
     """`rlvr sft`: a warm start on solutions.
 
@@ -49,6 +58,7 @@ class SFTRecipe(Strict):
     seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSection
     data: str
+    arena: ArenaSection | None = None
     limit: int | None = Field(default=None, ge=1)
     prompt: PromptSection = PromptSection()  # renders problems; rows of prompt and completion are taken as they are
     sft: SFTSection = SFTSection()

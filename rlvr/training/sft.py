@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
-from datasets import Dataset
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from data_curation import load_problems
-from rlvr.config import PromptSection, RecipeError, SFTRecipe, write_resolved
+from rlvr.config import RecipeError, SFTRecipe, write_resolved
 from rlvr.config.inputs import require_adapter
 from rlvr.fingerprints import write_texts
 from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
 from rlvr.rollouts.prompts import completion_text as said
-from rlvr.rollouts.prompts import render_prompt
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import (
     FINAL,
@@ -33,6 +28,7 @@ from rlvr.training.checkpoints import (
     read_state,
     rotate,
 )
+from rlvr.training.demonstrations import load_demonstrations
 from rlvr.training.loading import load_policy
 from rlvr.training.lora import KeepsAdapter, check_adapter, lora_config
 from rlvr.training.restore import RestoresExperts
@@ -70,54 +66,6 @@ class AtomicSFTTrainer(KeepsAdapter, RestoresExperts, SFTTrainer):
         self.accelerator.wait_for_everyone()
 
 
-def load_demonstrations(path: str, limit: int | None, prompt: PromptSection) -> Dataset:
-    """Returns a dataset with columns prompt and completion.
-
-    `path` holds rows of both (parquet or JSONL), or problems, whose accepted solutions are then the completions,
-    rendered by `prompt` as they will be in RL. RecipeError names what is missing.
-    """
-    file = Path(path)
-    if not file.exists():
-        raise FileNotFoundError(f"{path}: no such file of demonstrations; make one with `rlvr curate`")
-    if file.suffix == ".parquet" and "statement" in pq.read_schema(file).names:
-        return solutions_as_demonstrations(path, limit, prompt)
-    if file.suffix == ".parquet":
-        rows = pq.read_table(file).to_pylist()
-    else:
-        rows = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise RecipeError(f"{path}: line {number}: not JSON ({error})") from None
-    rows = rows[:limit]
-    if not rows:
-        raise RecipeError(f"{path}: holds no demonstrations")
-    for number, row in enumerate(rows, 1):
-        for column in ("prompt", "completion"):
-            if not row.get(column):
-                raise RecipeError(f"{path}: row {number}: column {column!r} is missing or empty")
-    return Dataset.from_list([{"prompt": row["prompt"], "completion": row["completion"]} for row in rows])
-
-
-def solutions_as_demonstrations(path: str, limit: int | None, prompt: PromptSection) -> Dataset:
-    """Returns prompt and completion for every accepted solution of the problems in `path`, in `prompt.language`."""
-    rows: list[dict[str, Any]] = []
-    for problem in load_problems(path):
-        for solution in problem.solutions:
-            if solution.verdict == "accepted" and solution.language == prompt.language:
-                rendered = render_prompt(problem, prompt)
-                code = solution.code.strip("\n")
-                if isinstance(rendered, str):
-                    rows.append({"prompt": rendered, "completion": code})
-                else:
-                    answer = f"```{prompt.language}\n{code}\n```"
-                    rows.append({"prompt": rendered, "completion": [{"role": "assistant", "content": answer}]})
-    if not rows:
-        raise RecipeError(f"{path}: none of its problems has an accepted solution in {prompt.language}")
-    return Dataset.from_list(rows[:limit])
-
-
 def train_sft(recipe: SFTRecipe) -> Path:
     """Trains on demonstrations and returns the folder of the final checkpoint (plain Hugging Face format).
 
@@ -137,7 +85,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
             raise RecipeError(f"sft.extra.{key}: TRL's SFTConfig has no such field")
     set_seed(recipe.seed)
     name_trackers(recipe.tracking.project, recipe.tracking.entity)
-    dataset = load_demonstrations(recipe.data, recipe.limit, recipe.prompt)
+    dataset = load_demonstrations(recipe.data, recipe.limit, recipe.prompt, recipe.arena)
     values = section.model_dump(exclude={"extra", "group_by_length"})
     values.update(
         output_dir=recipe.output_dir,
