@@ -86,7 +86,7 @@ def estimate(samples: Path, ratings: Path | None, prior: tuple[float, float], as
     """Estimate a rating from problem ratings alone (MAP with a Gaussian prior and a 95% interval)."""
     from rlvr.evaluation import read_samples
     from rlvr.evaluation.estimated_rating import estimate_rating
-    from rlvr.evaluation.results import outcomes
+    from rlvr.evaluation.records import outcomes
 
     known = dict(_pairs(ratings)) if ratings else {}
     rows = [

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import re
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -53,8 +55,13 @@ class EndpointSection(Strict):
     @field_validator("url")
     @classmethod
     def _address(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError("an address such as http://127.0.0.1:8000/v1")
+        try:
+            parts = urlsplit(url)
+            fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # a port beyond 65535
+            fits = False
+        if not fits or re.search(r"\s", url):
+            raise ValueError(f"an address such as http://127.0.0.1:8000/v1, got {url!r}")
         return url.rstrip("/")
 
 

@@ -2,20 +2,9 @@
 
 from rlvr.evaluation.comparison import Comparison, adjust, compare
 from rlvr.evaluation.estimated_rating import EstimatedRating, estimate_rating
-from rlvr.evaluation.results import (
-    Cost,
-    Estimate,
-    ProblemOutcome,
-    Results,
-    SampleRecord,
-    SuiteMetrics,
-    build_results,
-    read_results,
-    read_samples,
-    suite_metrics,
-    write_results,
-    write_samples,
-)
+from rlvr.evaluation.metrics import build_results, suite_metrics
+from rlvr.evaluation.records import ProblemOutcome, SampleRecord, read_samples, write_samples
+from rlvr.evaluation.results import Cost, Estimate, Results, SuiteMetrics, read_results, write_results
 from rlvr.evaluation.statistics import (
     PairedDifference,
     bootstrap_ci,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rlvr.evaluation.results import ProblemOutcome, Results
+from rlvr.evaluation.records import ProblemOutcome
+from rlvr.evaluation.results import Results
 from rlvr.evaluation.statistics import PairedDifference, by_difficulty, holm, paired_difference, pass_at_k_values
 
 

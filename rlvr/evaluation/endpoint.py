@@ -10,8 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from rlvr.config import RecipeError
 from rlvr.config.evaluation import EndpointSection, SamplingSection
 from rlvr.evaluation.generate import NO_ROOM, Answered
+from rlvr.evaluation.lines import sound
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _LONGEST_PAUSE = 60.0
@@ -39,6 +41,7 @@ class EndpointSampler:
 
     def __init__(self, endpoint: EndpointSection, sampling: SamplingSection, pause_s: float = 1.0) -> None:
         self.endpoint, self.sampling, self.pause_s = endpoint, sampling, pause_s
+        self._headers = _authorization(endpoint.api_key_env)
 
     def draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
         asyncio.run(self._draw(prompts, greedy, seeds, answered))
@@ -46,14 +49,12 @@ class EndpointSampler:
     async def _draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
         import httpx
 
-        key = os.environ.get(self.endpoint.api_key_env)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         waiting = iter(enumerate(prompts))
         failures: list[str] = []
         in_a_row = sent = 0
         timeout = httpx.Timeout(self.endpoint.timeout_s, connect=min(30.0, self.endpoint.timeout_s))
         limits = httpx.Limits(max_connections=self.endpoint.concurrency)
-        async with httpx.AsyncClient(headers=headers, timeout=timeout, limits=limits) as client:
+        async with httpx.AsyncClient(headers=self._headers, timeout=timeout, limits=limits) as client:
 
             async def work() -> None:
                 nonlocal in_a_row, sent
@@ -118,10 +119,18 @@ class EndpointSampler:
         return body | ({"prompt": prompt} if isinstance(prompt, str) else {"messages": prompt}) | self.endpoint.extra
 
 
+def _authorization(variable: str) -> dict[str, str]:
+    """The header that holds the key of the environment; RecipeError, which does not show it, for one that cannot be."""
+    key = os.environ.get(variable, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise RecipeError(f"{variable}: holds signs that no HTTP header may hold; is it the key?")
+    return {"Authorization": f"Bearer {key}"} if key else {}
+
+
 def _no_room(text: str) -> str:
     try:
         said = str(json.loads(text)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         said = text
     return (
         f"the server says {' '.join(said.split())[:300]!r}; start it with a longer context, lower "
@@ -134,7 +143,7 @@ def _completion(text: str) -> tuple[str, int, str]:
     shown = repr(text[:120])
     try:
         body = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise ValueError(f"answer is no JSON, or cut short: {shown}") from None
     try:
         choice = body["choices"][0]
@@ -152,4 +161,5 @@ def _completion(text: str) -> tuple[str, int, str]:
         raise ValueError(f"answer ended with finish_reason {reason!r}: {shown}")
     usage = body.get("usage") or {}
     tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return found, tokens if isinstance(tokens, int) and tokens >= 0 else 0, "length" if reason == "length" else "stop"
+    counted = tokens if isinstance(tokens, int) and not isinstance(tokens, bool) and tokens >= 0 else 0
+    return sound(found), counted, "length" if reason == "length" else "stop"

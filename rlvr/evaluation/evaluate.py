@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,18 +14,13 @@ from data_curation import Problem
 from rlvr.config import EvaluationRecipe, RecipeError, write_resolved
 from rlvr.config.evaluation import REFERENCES
 from rlvr.evaluation.contamination import Overlaps, find_overlaps, write_overlaps
-from rlvr.evaluation.generate import GENERATIONS, Generation, Sampler, generate, local_sampler
-from rlvr.evaluation.grade import GRADED, Grading, grader_version
+from rlvr.evaluation.generate import GENERATIONS, Generation, Item, Sampler, generate, local_sampler
+from rlvr.evaluation.grade import GRADED, NOT_SAMPLED, Grading, grader_version
+from rlvr.evaluation.journal import Journal
+from rlvr.evaluation.metrics import build_results
 from rlvr.evaluation.problems import suite_problems
-from rlvr.evaluation.results import (
-    Cost,
-    Results,
-    SampleRecord,
-    build_results,
-    read_results,
-    write_results,
-    write_samples,
-)
+from rlvr.evaluation.records import SampleRecord, read_samples, write_samples
+from rlvr.evaluation.results import Cost, Results, read_results, write_results
 from rlvr.evaluation.samples import missing_problems, read_generations, references, uneven
 from rlvr.models import resolve_model
 from rlvr.provenance import data_fingerprint, write_environment
@@ -53,21 +49,16 @@ def evaluate(
     problems = list(problems) if problems is not None else suite_problems(recipe)
     identity = _identity(recipe, problems)
     _check_grader(recipe)
-    results = folder / "results.json"
-    if results.is_file() and not regrade:
-        done = read_results(results)
-        if done.config.get("identity") == identity:
-            return done
-        raise RecipeError(
-            f"{folder}: holds results of another model, data or sampling; choose another output_dir or delete it"
-        )
-    if recipe.model is not None and model is None:
+    done = None if regrade else _finished(folder, identity)
+    if done is None and recipe.model is not None and model is None:
         resolve_model(recipe.model.name_or_path)  # now, rather than after all that comes before it is loaded
     if regrade:
         _reopen(folder, identity)
     prompts = {problem.id: render_prompt(problem, recipe.prompt) for problem in problems}
     overlaps = find_overlaps(problems, recipe, {name: completion_text(prompt) for name, prompt in prompts.items()})
     overlaps.warn(recipe.suite)
+    if done is not None:
+        return _read_back(recipe, done, identity, overlaps)
     try:
         given = _given(recipe, problems)
         with Grading(problems, prompts, recipe, identity, _total(recipe, problems, given)) as grading:
@@ -77,6 +68,59 @@ def evaluate(
     except ValueError as error:
         raise error if isinstance(error, RecipeError) else RecipeError(str(error)) from None
     return _score(recipe, problems, grading, identity, generate_s, overlaps, given)
+
+
+def _finished(folder: Path, identity: dict[str, Any]) -> Results | None:
+    """The results that are there already, or None; RecipeError where they are those of another evaluation."""
+    if not (folder / "results.json").is_file():
+        return None
+    done = read_results(folder / "results.json")
+    found = done.config.get("identity")
+    if found == identity:
+        return done
+    known = found if isinstance(found, dict) else {}
+    changed = [name for name in {**identity, **known} if identity.get(name) != known.get(name)]
+    raise RecipeError(
+        f"{folder}: holds results of another evaluation ({', '.join(changed)} differ); choose another output_dir or "
+        "delete it"
+    )
+
+
+def _read_back(recipe: EvaluationRecipe, done: Results, identity: dict[str, Any], overlaps: Overlaps) -> Results:
+    """The finished results; scored afresh from their samples where another k, and checked afresh where other training
+    data or another cutoff is asked for."""
+    folder = Path(recipe.output_dir)
+    grader = done.config.get("grader", "")
+    if grader != grader_version():
+        logger.warning("%s: graded by %s, this judge is %s; --regrade judges anew", folder, grader, grader_version())
+    config = _config(recipe, identity, overlaps, grader)
+    ks = tuple(k for k in recipe.sampling.k if k <= done.n_samples) or (1,)
+    renewed = done
+    if set(ks) != set(done.results[recipe.suite].pass_at):
+        fresh = build_results({recipe.suite: read_samples(folder)}, ks=ks)
+        renewed = done.model_copy(update={"results": fresh.results, "config": config})
+    elif any(config[key] != done.config.get(key) for key in ("contamination", "trained_on", "data_cutoff")):
+        renewed = done.model_copy(update={"config": config})
+    if renewed is not done:
+        write_overlaps(overlaps, folder)
+        write_results(renewed, folder)
+    _drop_journals(folder)
+    return renewed
+
+
+def _config(recipe: EvaluationRecipe, identity: dict[str, Any], overlaps: Overlaps, grader: str) -> dict[str, Any]:
+    return {
+        **recipe.model_dump(mode="json"),
+        "identity": identity,
+        "grader": grader,
+        "contamination": overlaps.summary(),
+    }
+
+
+def _drop_journals(folder: Path) -> None:
+    """samples.jsonl holds all of it now."""
+    for name in (GENERATIONS, GRADED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _given(recipe: EvaluationRecipe, problems: Sequence[Problem]) -> list[Generation] | None:
@@ -145,8 +189,7 @@ def _score(
     results = build_results(
         {recipe.suite: records},
         checkpoint=recipe.target,
-        config={**recipe.model_dump(mode="json"), "identity": identity, "grader": grader_version(),
-                "contamination": overlaps.summary()},
+        config=_config(recipe, identity, overlaps, grader_version()),
         cost=Cost(tokens=sum(record.completion_tokens for record in records), generate_s=generate_s,
                   grade_s=grading.seconds),
         ks=ks,
@@ -154,8 +197,7 @@ def _score(
     write_overlaps(overlaps, folder)
     write_samples(records, folder)
     write_results(results, folder)
-    for name in (GENERATIONS, GRADED):  # samples.jsonl now holds all of it
-        (folder / name).unlink(missing_ok=True)
+    _drop_journals(folder)
     return results
 
 
@@ -200,7 +242,8 @@ def _identity(recipe: EvaluationRecipe, problems: Iterable[Problem]) -> dict[str
     if recipe.samples is not None:
         path = Path(recipe.samples)
         if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file of samples")
+            what = "is a folder; give the" if path.is_dir() else "no such"
+            raise FileNotFoundError(f"{path}: {what} file of samples")
         return identity | {"samples": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
     sampling = recipe.sampling.model_dump(mode="json", exclude={"k"})
     if recipe.endpoint is not None:
@@ -219,22 +262,30 @@ def _check_grader(recipe: EvaluationRecipe) -> None:
 
 
 def _reopen(folder: Path, identity: dict[str, Any]) -> None:
-    """Makes generations of the finished samples, so that only grading is done again."""
-    (folder / GRADED).unlink(missing_ok=True)
-    if (folder / GENERATIONS).exists() or not (folder / "samples.jsonl").exists():
+    """Makes generations of finished samples, so that only grading is done again; RecipeError for those of another."""
+    if _finished(folder, identity) is None:  # what is drawn so far is in its journal
+        if _grader_of(folder / GRADED) != grader_version():
+            (folder / GRADED).unlink(missing_ok=True)
         return
-    from rlvr.evaluation.generate import Item
-    from rlvr.evaluation.journal import Journal
-    from rlvr.evaluation.results import read_samples
-
-    records: list[SampleRecord] = read_samples(folder)
+    _drop_journals(folder)
     if "samples" not in identity:
         journal = Journal(folder / GENERATIONS, identity)
-        journal.append(
-            Generation(
-                Item(r.problem_id, r.sample, r.greedy), r.completion, r.completion_tokens, r.finish_reason
-            ).to_row()
-            for r in records
-        )
+        journal.append(_generation(record).to_row() for record in read_samples(folder))
         journal.close()
-    (folder / "results.json").unlink(missing_ok=True)
+    (folder / "results.json").unlink()
+
+
+def _grader_of(journal: Path) -> str | None:
+    try:
+        with journal.open(encoding="utf-8") as lines:
+            return json.loads(lines.readline()).get("grader")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _generation(record: SampleRecord) -> Generation:
+    refused = None
+    if record.verdict.is_infrastructure and record.message.startswith(NOT_SAMPLED):
+        refused = record.message.removeprefix(NOT_SAMPLED)
+    item = Item(record.problem_id, record.sample, record.greedy)
+    return Generation(item, record.completion, record.completion_tokens, record.finish_reason, refused=refused)

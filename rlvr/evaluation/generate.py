@@ -45,12 +45,13 @@ class Generation:
     def to_row(self) -> dict[str, Any]:
         row = {"problem_id": self.item.problem_id, "sample": self.item.sample, "greedy": self.item.greedy,
                "tokens": self.tokens, "finish_reason": self.finish_reason, "completion": self.completion}  # fmt: skip
-        return row if self.program is None else row | {"program": self.program}
+        extra = {"program": self.program, "refused": self.refused}
+        return row | {key: value for key, value in extra.items() if value is not None}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Generation:
         item = Item(row["problem_id"], row["sample"], row["greedy"])
-        return cls(item, row["completion"], row["tokens"], row["finish_reason"], row.get("program"))
+        return cls(item, row["completion"], row["tokens"], row["finish_reason"], row.get("program"), row.get("refused"))
 
 
 Answered = Callable[[int, str, int, str], None]  # (row, text, tokens, finish reason)

@@ -19,12 +19,13 @@ from rlvr.config import EvaluationRecipe
 from rlvr.evaluation.degeneration import is_repetitive, mixes_languages
 from rlvr.evaluation.generate import Generation, Item, interval
 from rlvr.evaluation.journal import Journal
-from rlvr.evaluation.results import SampleRecord
+from rlvr.evaluation.records import SampleRecord
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.prompts import completion_text, extract_program
 from sandbox import Judgement, Verdict
 
 GRADED = "graded.jsonl"
+NOT_SAMPLED = "not sampled: "  # begins the message of a sample that could not be drawn
 TRIES = 3  # of a program whose judgement failed for the judge's own reasons
 _RULES = ("cases.py", "extraction.py", "grading.py", "scoring.py", "verdicts.py", "checkers", "languages")
 
@@ -86,8 +87,9 @@ class Grading:
         pending = [generation for generation in generations if generation.item not in self.records]
         self._bar.update(len(generations) - len(pending))
         started = time.perf_counter()
-        for generation in [generation for generation in pending if generation.refused is not None]:
-            self._add(generation, "", Judgement(Verdict.IE, message=f"not sampled: {generation.refused}"))
+        for generation in pending:
+            if generation.refused is not None:
+                self._add(generation, "", Judgement(Verdict.IE, message=NOT_SAMPLED + generation.refused))
         pending = [generation for generation in pending if generation.refused is None]
         for attempt in range(TRIES):
             if not pending:

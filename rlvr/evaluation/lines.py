@@ -25,7 +25,8 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == _GZIP
-        with gzip.open(path, "rt", encoding="utf-8") if packed else path.open(encoding="utf-8") as lines:
+        encoding = "utf-8-sig"  # a mark of the byte order is no part of the first line
+        with gzip.open(path, "rt", encoding=encoding) if packed else path.open(encoding=encoding) as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, line
@@ -37,6 +38,11 @@ def numbered_lines(path: Path, what: str) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path}: not text: {error.reason} near line {number + 1}") from None
 
 
+def sound(text: str) -> str:
+    """`text` with what no UTF-8 file can hold replaced: JSON can name half of a surrogate pair."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def numbered_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of a file with a JSON object a line; ValueError naming the line for anything else."""
     for number, line in numbered_lines(path, what):
@@ -44,6 +50,8 @@ def numbered_objects(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}:{number}: not JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets without end
+            raise ValueError(f"{path}:{number}: JSON that cannot be read ({str(error).partition(';')[0]})") from None
         if not isinstance(row, dict):
             raise ValueError(f"{path}:{number}: expected an object, got {type(row).__name__}")
         yield number, row

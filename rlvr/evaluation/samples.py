@@ -9,7 +9,7 @@ from typing import Any
 
 from data_curation import Problem
 from rlvr.evaluation.generate import Generation, Item
-from rlvr.evaluation.lines import numbered_objects
+from rlvr.evaluation.lines import numbered_objects, sound
 from rlvr.evaluation.problems import nearest
 
 _PROBLEM_KEYS = ("problem_id", "task_id", "question_id")
@@ -39,7 +39,9 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
         if problem is None:
             ids = [problem.id for problem in problems]
             raise ValueError(f"{where}: problem {name!r} is not in the suite; {nearest(str(name), ids)}")
-        greedy = bool(row.get("greedy", False))
+        greedy = row.get("greedy", False)
+        if not isinstance(greedy, bool):
+            raise ValueError(f"{where}: 'greedy' must be true or false, got {greedy!r}")
         sample = next((row[key] for key in _SAMPLE_KEYS if key in row), None)
         if sample is None:
             sample = 0 if greedy else counted[problem]
@@ -53,6 +55,8 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
         found.append(_generation(item, row, where))
     if not found:
         raise ValueError(f"{path}: holds no samples")
+    if all(generation.item.greedy for generation in found):
+        raise ValueError(f"{path}: all samples are marked greedy, beside others; leave the key out where they are all")
     return found
 
 
@@ -93,7 +97,8 @@ def _generation(item: Item, row: dict[str, Any], where: str) -> Generation:
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{where}: {key!r} must be text, got {type(value).__name__}")
     tokens = row.get("tokens", row.get("completion_tokens", 0))
-    if not isinstance(tokens, int) or tokens < 0:
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
         raise ValueError(f"{where}: 'tokens' must be a whole number from 0 on, got {tokens!r}")
     reason = "length" if row.get("finish_reason") == "length" else "stop"
-    return Generation(item, completion if completion is not None else program or "", tokens, reason, program)
+    program = None if program is None else sound(program)
+    return Generation(item, sound(completion) if completion is not None else program or "", tokens, reason, program)

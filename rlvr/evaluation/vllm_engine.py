@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvr.config import EvaluationRecipe, RecipeError
+from rlvr.evaluation.engine_guard import guard_engine
 from rlvr.evaluation.generate import NO_ROOM, Answered, no_room
 from rlvr.models import resolve_model
 
@@ -34,6 +35,7 @@ class VLLMSampler:
             ) from None
         section = recipe.model
         assert section is not None
+        guard_engine()
         try:
             self.model = LLM(
                 model=str(resolve_model(section.name_or_path)),

@@ -13,6 +13,7 @@ from endpoint_server import serving
 from sums import asking, recipe_for, solver
 
 from rlvr.config import RecipeError
+from rlvr.config.evaluation import EndpointSection
 from rlvr.evaluation import endpoint as endpoint_module
 from rlvr.evaluation import read_samples
 from rlvr.evaluation.endpoint import EndpointFailure
@@ -59,7 +60,7 @@ def test_an_endpoint_is_sampled_graded_and_scored(
     with serving(lambda *_: (500, "")) as (url2, requests):  # finished: read back, nobody is asked
         again = evaluate(recipe_for(sums_file, out, **asking(url)))
         assert again == results and not requests
-        with pytest.raises(RecipeError, match="another model"):
+        with pytest.raises(RecipeError, match=r"results of another evaluation \(endpoint differ\)"):
             evaluate(recipe_for(sums_file, out, **asking(url2)))
 
 
@@ -125,6 +126,61 @@ def test_one_request_without_an_answer_does_not_stop_the_others(sums_file: Path,
         evaluate(recipe_for(sums_file, out, **asking(url, concurrency=1)))
     assert len(requests) == 10
     assert (out / "generations.jsonl").read_text().count('"problem_id"') == 8
+
+
+def test_answers_beyond_what_json_readers_take_are_asked_again_and_broken_text_is_kept(
+    sums_file: Path, tmp_path: Path
+) -> None:
+    odd = [(200, "[" * 200_000), (200, '{"choices": ' + "9" * 5000 + "}")]
+    half = '{"choices": [{"message": {"content": "\\ud800 and on"}}], "usage": {"completion_tokens": true}}'
+
+    def strange(body: dict[str, Any], number: int) -> tuple[int, str]:
+        if number < len(odd):
+            return odd[number]
+        return (200, half) if "plus 3." in body["messages"][-1]["content"] else solver(body, number)
+
+    out = tmp_path / "out"
+    with serving(strange) as (url, requests):
+        metrics = evaluate(recipe_for(sums_file, out, **asking(url, concurrency=1))).results["sums"]
+    assert len(requests) == 15 + len(odd) and metrics.pass_at[1].value == pytest.approx(3 / 5)
+    broken = [record for record in read_samples(out) if record.problem_id == "sum/3"]
+    assert {(r.completion, r.completion_tokens) for r in broken} == {("\N{REPLACEMENT CHARACTER} and on", 0)}
+
+
+def test_a_key_that_is_none_is_refused_and_never_shown(
+    sums_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(solver) as (url, requests):
+        for key in ("secret\nkey", "secrét"):
+            monkeypatch.setenv("OPENAI_API_KEY", key)
+            with pytest.raises(RecipeError, match="OPENAI_API_KEY: holds signs") as caught:
+                evaluate(recipe_for(sums_file, tmp_path / "out", **asking(url)))
+            assert "secr" not in str(caught.value) and not requests
+        monkeypatch.setenv("OPENAI_API_KEY", "secret\n")  # read from a file, with the end of its line
+        evaluate(recipe_for(sums_file, tmp_path / "out", **asking(url)))
+        assert {request["key"] for request in requests} == {"Bearer secret"}
+
+
+@pytest.mark.parametrize("url", ["http://", "localhost:8000/v1", "http://127.0.0.1:99999/v1", "http://a b/v1"])
+def test_what_is_no_address_is_refused_before_anything_is_asked(url: str) -> None:
+    with pytest.raises(ValueError, match="an address such as http"):
+        EndpointSection(url=url, model="m")
+
+
+def test_judging_anew_asks_for_nothing_and_leaves_what_could_not_be_drawn_out(sums_file: Path, tmp_path: Path) -> None:
+    says = json.dumps({"error": {"message": "This model's maximum context length is 64 tokens", "code": 400}})
+
+    def narrow(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return (400, says) if "plus 3." in body["messages"][-1]["content"] else solver(body, number)
+
+    out = tmp_path / "out"
+    with serving(narrow) as (url, requests):
+        recipe = recipe_for(sums_file, out, **asking(url))
+        first = evaluate(recipe)
+        asked, before = len(requests), read_samples(out)
+        again = evaluate(recipe, regrade=True)
+    assert len(requests) == asked and read_samples(out) == before
+    assert again.results == first.results and again.results["sums"].infrastructure_errors == 3
 
 
 def test_a_prompt_longer_than_the_servers_context_counts_nowhere_and_is_named(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from data_curation import Solution, load_problems, save_problems
 from rlvr.config import EvaluationRecipe, RecipeError
 from rlvr.evaluation import read_results, read_samples
 from rlvr.evaluation.evaluate import evaluate
+from rlvr.evaluation.grade import Grading
 from rlvr.evaluation.journal import Journal
 
 
@@ -51,12 +54,19 @@ def test_a_file_of_samples_is_graded_only(sums_file: Path, tmp_path: Path) -> No
         ({"problem_id": "sum/1"}, r":11: neither 'completion' nor 'program'"),
         ({"program": "x"}, r":11: key 'problem_id' is missing"),
         ({"problem_id": "sum/1", "program": "x", "sample": "two"}, r":11: 'sample' must be a whole number"),
+        ({"problem_id": "sum/1", "program": "x", "sample": 2, "greedy": "false"}, r":11: 'greedy' must be true or"),
+        ({"problem_id": "sum/1", "program": "x", "sample": 2, "tokens": True}, r":11: 'tokens' must be a whole number"),
+        ({"problem_id": "sum/1", "sample": 2, "program": 5}, r":11: 'program' must be text, got int"),
+        ('{"problem_id": ' + "[" * 100_000, r":11: JSON that cannot be read \(maximum recursion"),
+        ('{"problem_id": "sum/1", "tokens": ' + "9" * 5000 + "}", r":11: JSON that cannot be read \(Exceeds"),
     ],
 )  # fmt: skip
 def test_bad_samples_are_named_by_file_and_line(
-    sums_file: Path, tmp_path: Path, change: dict[str, Any], message: str
+    sums_file: Path, tmp_path: Path, change: dict[str, Any] | str, message: str
 ) -> None:
-    file = write_rows(tmp_path / "mine.jsonl", [*sample_rows(), change])
+    file = write_rows(tmp_path / "mine.jsonl", [*sample_rows(), *([] if isinstance(change, str) else [change])])
+    if isinstance(change, str):
+        file.write_text(file.read_text() + change + "\n")
     with pytest.raises(RecipeError, match=message):
         evaluate(recipe_for(sums_file, tmp_path / "out", samples=str(file)))
     assert not (tmp_path / "out" / "results.json").exists()
@@ -83,7 +93,72 @@ def test_verdicts_of_another_grader_are_not_mixed_and_can_be_made_anew(
         evaluate(recipe.model_copy(update={"grader": "0.0", "output_dir": str(tmp_path / "fixed")}))
 
 
+def test_files_of_odd_texts_are_graded_and_greedy_samples_alone_are_refused(sums_file: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "mine.jsonl", [*sample_rows(), {"problem_id": "sum/1", "completion": "\ud800"}])
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # a mark of the byte order, and half a surrogate pair
+    evaluate(recipe_for(sums_file, tmp_path / "out", samples=str(file)))
+    assert [r.completion for r in read_samples(tmp_path / "out") if r.sample == 2] == ["\N{REPLACEMENT CHARACTER}"]
+    file = write_rows(tmp_path / "greedy.jsonl", [{"problem_id": "sum/1", "program": "x", "greedy": True}])
+    with pytest.raises(RecipeError, match=r"greedy\.jsonl: all samples are marked greedy"):
+        evaluate(recipe_for(sums_file, tmp_path / "greedy", samples=str(file)))
+
+
+def test_finished_results_are_scored_and_checked_afresh_for_what_is_asked_now(
+    sums_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    file = write_rows(tmp_path / "mine.jsonl", sample_rows())
+    recipe = recipe_for(sums_file, out, samples=str(file))
+    first = evaluate(recipe)
+    assert set(first.results["sums"].pass_at) == {1, 2} and evaluate(recipe) == first
+    fewer = recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update={"k": [1]})})
+    assert set(evaluate(fewer).results["sums"].pass_at) == {1}
+    again = evaluate(recipe)
+    assert again.results == first.results and (again.date, again.cost) == (first.date, first.cost)
+
+    capsys.readouterr()
+    evaluate(recipe.model_copy(update={"trained_on": [str(sums_file)], "data_cutoff": datetime.date(2030, 1, 1)}))
+    said = capsys.readouterr().err
+    assert (
+        "WARNING: sums: 5 of 5 problems are in the training data" in said and "before the model's data cutoff" in said
+    )
+    contamination = read_results(out).config["contamination"]
+    assert contamination["overlapping_problems"] == contamination["problems_before_cutoff"] == 5
+    assert json.loads((out / "contamination.json").read_text())["overlapping_problems"] == 5
+
+
 # --- kills ---
+
+
+def test_judging_anew_goes_on_after_a_kill(sums_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    with serving(solver) as (url, requests):
+        recipe = recipe_for(sums_file, out, **asking(url))
+        whole = evaluate(recipe)
+        graded: list[int] = []
+        original = Grading._add
+
+        def killed(self: Any, *arguments: Any) -> None:
+            if len(graded) == 6:
+                raise KeyboardInterrupt
+            graded.append(1)
+            original(self, *arguments)
+
+        monkeypatch.setattr(Grading, "_add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(recipe, regrade=True)
+        assert not (out / "results.json").exists()
+        counted: list[int] = []
+
+        def counting(self: Any, *arguments: Any) -> None:
+            counted.append(1)
+            original(self, *arguments)
+
+        monkeypatch.setattr(Grading, "_add", counting)
+        again = evaluate(recipe, regrade=True)
+    assert len(counted) == 15 - 6 and len(requests) == 15  # none graded twice, none asked for again
+    assert again.results == whole.results and len(read_samples(out)) == 15
+
 
 KILLED = """
 import sys, time
@@ -331,6 +406,43 @@ def test_what_others_publish_is_printed_beside(sums_file: Path, tmp_path: Path) 
         "--suite", suite, "--data", sums_file, "--samples", file, "--out", tmp_path / "e", "judge.workers=1"
     )
     assert "own: published, with their own prompts, sampling and judges: Their model pass@1 0.250" in answer.output
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_an_engines_processes_end_with_the_evaluation_that_was_killed() -> None:
+    starts = """
+import os, subprocess, sys, time
+from rlvr.evaluation.engine_guard import engine_processes, guard_engine
+guard_engine()
+names = ("VLLM::EngineCore", "another program")
+pids = [subprocess.Popen([name, "600"], executable=sys.argv[1], start_new_session=True).pid for name in names]
+while not engine_processes(os.getpid()):
+    time.sleep(0.05)
+time.sleep(3)  # the guard has looked
+print(*pids, flush=True)
+time.sleep(600)
+"""
+    sleep = shutil.which("sleep")
+    process = subprocess.Popen([sys.executable, "-c", starts, str(sleep)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    engine, other = map(int, process.stdout.readline().split())
+    try:
+        process.kill()
+        process.wait()
+        deadline = time.time() + 120
+        while _runs(engine) and time.time() < deadline:
+            time.sleep(0.1)
+        assert not _runs(engine) and _runs(other)
+    finally:
+        os.kill(other, signal.SIGKILL)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_vllm_engine_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,74 @@
+"""Ends vLLM's processes when the process that started them is gone.
+
+vLLM's engine notices nothing when its client is killed: it draws on and keeps the memory of the device, and the
+command that would continue the evaluation finds none. Run as a program: `engine_guard.py PID`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_TITLE = b"VLLM::"
+_PAUSE_S = 0.5
+
+
+def guard_engine() -> subprocess.Popen[bytes]:
+    """A process beside this one that ends vLLM's processes below it as soon as this one is gone, and then itself."""
+    command = [sys.executable, "-S", "-I", str(Path(__file__).resolve()), str(os.getpid())]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def engine_processes(parent: int) -> dict[int, str]:
+    """Process id -> when it began, of vLLM's processes that descend from `parent`."""
+    began, parents, titled = {}, {}, set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            title = (entry / "cmdline").read_bytes()
+        except OSError:  # it ended meanwhile
+            continue
+        pid = int(entry.name)
+        parents[pid], began[pid] = int(fields[1]), fields[19]
+        if title.startswith(_TITLE):
+            titled.add(pid)
+    return {pid: began[pid] for pid in titled if _descends(pid, parent, parents)}
+
+
+def _descends(pid: int, parent: int, parents: dict[int, int]) -> bool:
+    for _ in range(64):
+        pid = parents.get(pid, 0)
+        if pid in (0, 1, parent):
+            return pid == parent
+    return False
+
+
+def _began(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
+    except OSError:
+        return None
+
+
+def main(parent: int) -> None:
+    """Watches `parent` until it is gone."""
+    known: dict[int, str] = {}
+    while os.getppid() == parent:
+        known |= engine_processes(parent)
+        time.sleep(_PAUSE_S)
+    for pid, began in known.items():
+        if _began(pid) == began:  # ids are used again
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
