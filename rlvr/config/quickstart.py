@@ -44,6 +44,17 @@ class TinyModelSection(Strict):
     top_k: int = Field(default=2, ge=1)
     expert_mlp: int = Field(default=128, ge=8)
 
+    @model_validator(mode="after")
+    def _shapes(self) -> TinyModelSection:
+        if self.hidden % self.heads or (self.hidden // self.heads) % 2:
+            raise ValueError(
+                f"heads {self.heads}: hidden {self.hidden} must be an even multiple of it, such as"
+                f" {2 * self.heads * max(1, round(self.hidden / (2 * self.heads)))}"
+            )
+        if self.family != "llama" and self.top_k > self.experts:
+            raise ValueError(f"top_k {self.top_k}: at most as many as experts ({self.experts})")
+        return self
+
 
 class StageSection(Strict):
     """One GRPO stage of the quickstart."""

@@ -53,6 +53,8 @@ def test_a_mistake_is_named_with_its_key(override, message):
         ("stage2.curriculum.plateau={window: 9}", "stage2: curriculum.phases: phase 1 has 15 steps, fewer than"),
         ("curation.pipelines.stag1=3", "curation.pipelines.stag1: unknown key; did you mean stage1?"),
         ("evaluation.k=[9]", "evaluation.k: pass@9 needs evaluation.n >= 9"),
+        ("model.heads=3", "model: heads 3: hidden 128 must be an even multiple of it, such as 126"),
+        ("model={family: glm4_moe, top_k: 9}", "model: top_k 9: at most as many as experts (8)"),
     ],
 )
 def test_the_quickstart_refuses_what_a_later_stage_cannot_do_before_the_first(override, message):
