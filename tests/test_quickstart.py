@@ -148,9 +148,7 @@ def test_killed_in_sft_stage_1_and_stage_2_it_continues_and_ends_the_same(whole,
 def test_interrupted_by_ctrl_c_it_says_how_to_continue_and_leaves_nothing_half_written(tmp_path):
     out = tmp_path / "run"
     python, _, module, *arguments = command(out)
-    heard = (
-        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # also in a background job
-    )
+    heard = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler);"  # in a background job too
     process = subprocess.Popen(
         [python, "-c", f"{heard} runpy.run_module({module!r}, run_name='__main__')", *arguments],
         env=environment(),
