@@ -33,8 +33,9 @@ Progress = Callable[[int, int], object]  # (done, total)
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """How a judge stands: workers it may use and those that run a program, programs that wait for one; and since the
-    start: workers replaced, verdicts found in the cache, runs repeated alone because the machine was crowded."""
+    """How a judge stands: workers it may use and those that run a program, programs that wait for one; workers that
+    have been started, and how many of them a control group holds; and since the start: workers replaced, verdicts found
+    in the cache, runs repeated alone because the machine was crowded."""
 
     workers: int
     busy: int
@@ -43,6 +44,8 @@ class Statistics:
     cache_hits: int = 0
     cache_misses: int = 0
     run_alone: int = 0
+    started: int = 0
+    in_groups: int = 0
 
     @property
     def utilisation(self) -> float:
@@ -67,7 +70,8 @@ class Judge:
     True (in memory) or a path of a SQLite file. `silence_s`: a busy worker heard nothing of for that long is
     replaced. `testlib` is the path of testlib.h, for checkers and interactors that include it (default: the
     environment variable SANDBOX_TESTLIB). `presentation_errors` tells PE apart from WA. Each worker gets a control
-    group where this process may make them, unless `control_groups` is False.
+    group where this process may make them, unless `control_groups` is False; the attribute of that name says where, or
+    why there is none.
     """
 
     def __init__(
@@ -96,7 +100,8 @@ class Judge:
             self.cache = VerdictCache(path=None if cache is True else cache)
         self._presentation_errors = presentation_errors
         self._testlib = _read_testlib(testlib or os.environ.get("SANDBOX_TESTLIB"))
-        place = groups.find().place if control_groups else None
+        self.control_groups = groups.find() if control_groups else groups.Found(None, "turned off")
+        place = self.control_groups.place
         self._pool = Pool(self._workers, self.protection, silence_s, languages.runtime_paths(), place)
         self._launcher = Launcher(self._pool, self._workers)
         self._pending: dict[bytes, _Pending] = {}
@@ -272,7 +277,10 @@ class Judge:
         """The judge's state at this moment."""
         hits, misses = (self.cache.hits, self.cache.misses) if self.cache is not None else (0, 0)
         pool = self._pool
-        return Statistics(self._workers, pool.busy, pool.waiting, pool.replaced, hits, misses, pool.run_alone)
+        held = pool.held
+        return Statistics(
+            self._workers, pool.busy, pool.waiting, pool.replaced, hits, misses, pool.run_alone, len(held), sum(held)
+        )
 
     @contextlib.contextmanager
     def _submitted(

@@ -251,8 +251,11 @@ def serve(
         click.echo(f"judging at {url}, protection {used.protection}, {len(held)} test sets, {asked}")
 
     try:
+        app = app_module.create_app(used, settings, held)
+        for name, reason in held.refuse_kept(app.state.service.check_tests).items():
+            click.echo(f"{name}: not held: {reason}", err=True)
         serve_module.run(
-            app_module.create_app(used, settings, held),
+            app,
             host,
             port,
             grace_s=grace_s,

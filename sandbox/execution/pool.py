@@ -89,6 +89,11 @@ class Pool:
         return sum(worker.job is not None for worker in list(self._workers))
 
     @property
+    def held(self) -> list[bool]:
+        """Of each worker that runs, whether it is in a control group."""
+        return [worker.group is not None for worker in list(self._workers) if worker.ready]
+
+    @property
     def waiting(self) -> int:
         """Programs that wait for a worker."""
         return len(self._waiting) + len(self._inbox) + len(self._set_aside)

@@ -20,13 +20,13 @@ from pydantic import ValidationError
 
 from sandbox import languages
 from sandbox.execution import cache
-from sandbox.judge import Judge
+from sandbox.judge import Judge, Statistics
 from sandbox.languages import ToolchainMissing
 from sandbox.service import fusion, wire
 from sandbox.service.jobs import BatchTooLarge, JobConflict, Jobs, QueueFull
 from sandbox.service.metrics import Metrics
 from sandbox.service.testsets import NameTaken, TestSets, UnknownTestSets
-from sandbox.service.wire import Answer, Batch, WireError
+from sandbox.service.wire import Answer, Batch, Order, TestSet, WireError
 from sandbox.submission import Execution
 from sandbox.verdicts import Verdict
 
@@ -82,13 +82,19 @@ class Service:
 
     async def put_tests(self, name: str, request: Request) -> Response:
         body = await self.body(request)
-        new = await asyncio.to_thread(self.test_sets.put, name, body)
+        new = await asyncio.to_thread(self.test_sets.put, name, body, self.check_tests)
         return JSONResponse({"name": name}, status_code=201 if new else 200)
+
+    def check_tests(self, held: TestSet) -> None:
+        """ValueError for tests that no program could be judged on as they are held."""
+        try:
+            self.judge.check(Order("", "").submission(held))
+        except ToolchainMissing as error:
+            raise ValueError(str(error)) from None
 
     async def judge_batch(self, request: Request) -> Response:
         body = await self.body(request)
-        digest = hashlib.sha256(body).hexdigest()
-        batch = await asyncio.to_thread(wire.decode, Batch, body)
+        digest, batch = await asyncio.to_thread(lambda: (hashlib.sha256(body).hexdigest(), wire.decode(Batch, body)))
         batch.check()
         job = self.jobs.known(batch.job, digest)
         if job is None:
@@ -154,6 +160,7 @@ class Service:
                 "protection": self.judge.protection,
                 "languages": {name: remedy is None for name, remedy in languages.available().items()},
                 "workers": statistics.workers,
+                "control_groups": _groups_in_force(self.judge, statistics),
                 "max_batch": self.settings.max_queue,
                 "max_body_mb": self.settings.max_body_mb,
                 "queue": self.jobs.open_submissions,
@@ -214,6 +221,17 @@ def create_app(judge: Judge, settings: Settings | None = None, test_sets: TestSe
     ):
         app.add_api_route(path, answer, methods=[method], dependencies=[Depends(admit)])
     return app
+
+
+def _groups_in_force(judge: Judge, statistics: Statistics) -> dict[str, Any]:
+    """What control groups limit, for how many of the workers started; `reason` where there are none."""
+    place, reason = judge.control_groups.place, judge.control_groups.reason
+    if place is None:
+        return {"limits": [], "reason": reason}
+    if statistics.in_groups < statistics.started:
+        reason = "not every worker could enter its group"
+    said = {"limits": ["memory", "processes"], "version": place.version, "reason": reason}
+    return said | {"workers_started": statistics.started, "workers_held": statistics.in_groups}
 
 
 def _plain_error(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -52,6 +52,7 @@ class Metrics:
         self._gauge("queue_depth", "Submissions accepted and not yet answered.", open_submissions)
         self._gauge("jobs_waiting", "Programs waiting for a worker.", lambda: statistics().waiting)
         self._gauge("workers", "Workers the judge may use.", lambda: statistics().workers)
+        self._gauge("workers_in_groups", "Workers held by a control group.", lambda: statistics().in_groups)
         self._gauge("utilisation", "Share of workers that run a program.", lambda: statistics().utilisation)
         self._gauge("workers_replaced", "Workers that died or fell silent.", lambda: statistics().replaced)
         self._gauge("run_alone", "Runs repeated alone for want of CPU.", lambda: statistics().run_alone)

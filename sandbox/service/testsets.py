@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from sandbox.service import wire
 from sandbox.service.wire import TestSet, WireError
@@ -42,9 +42,20 @@ class TestSets:
         """Holds `tests` for as long as the service runs."""
         self._kept[name] = tests
 
-    def put(self, name: str, body: bytes) -> bool:
-        """Holds the encoded test set under `name`; whether it is new. WireError for a bad one or a digest that is not
-        its own, NameTaken when the name stands for other tests."""
+    def refuse_kept(self, check: Callable[[TestSet], None]) -> dict[str, str]:
+        """Drops the test sets of `keep` for which `check` raises ValueError; the reasons, by name."""
+        refused: dict[str, str] = {}
+        for name, tests in list(self._kept.items()):
+            try:
+                check(tests)
+            except ValueError as error:
+                del self._kept[name]
+                refused[name] = str(error)
+        return refused
+
+    def put(self, name: str, body: bytes, check: Callable[[TestSet], None]) -> bool:
+        """Holds the encoded test set under `name`; whether it is new. WireError for a bad one, one that `check` raises
+        ValueError for, or a digest that is not its own; NameTaken when the name stands for other tests."""
         wire.check_name("test set", name)
         digest = wire.name_of(body)
         if name.startswith(wire.HASHED) and name != digest:
@@ -61,6 +72,10 @@ class TestSets:
         tests = wire.decode(TestSet, body)
         if not tests.tests:
             raise WireError(f"test set {name!r} has no tests")
+        try:
+            check(tests)
+        except ValueError as error:
+            raise WireError(f"test set {name!r}: {error}") from None
         with self._lock:
             self._held[name] = (tests, len(body), digest)
             self.size_bytes += len(body)

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from running_service import ADDING, TOKEN, Running
 
+from sandbox.service.client import JudgeClient, ServiceRefused
+
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 ORDER = {"tests": "sums", "code": ADDING}
 
@@ -77,10 +79,28 @@ def test_a_batch_that_makes_no_sense_is_refused(running: Running, body: bytes, w
         ("%00", b'{"tests": [{}]}', "printable"),
         ("n" * 5000, b'{"tests": [{}]}', "printable"),
         ("sha256-", b'{"tests": [{}]}', "digest"),
+        # what every program judged on them would be refused for
+        ("new", b'{"tests": [{}], "limits": {"cpu_s": -1}}', "limits: cpu_s=-1.0 must be a positive number"),
+        ("new", b'{"tests": [{}], "limits": {"wall_s": 1e300}}', "limits: wall_s=1e+300"),
+        ("new", b'{"tests": [{}], "limits": {"memory_mb": 0}}', "limits: memory_mb=0"),
+        ("new", b'{"tests": [{}], "limits": {"memory_mb": 1.5}}', "limits.memory_mb: expected an integer"),
+        ("new", b'{"tests": [{}], "limits": {"output_mb": NaN}}', "limits: output_mb=nan"),
+        ("new", b'{"tests": [{}], "checker": "nearly"}', "unknown checker 'nearly'"),
+        ("new", b'{"tests": [{}], "checker": "floats:2"}', "tolerance"),
+        ("new", b'{"tests": [{}], "checker": "python:if"}', "does not compile"),
+        ("new", b'{"tests": [{}], "checker": "testlib:int main(){}"}', "testlib.h"),
+        ("new", b'{"tests": [{}], "interactor": "somebody"}', "unknown interactor 'somebody'"),
+        ("new", b'{"tests": [{}], "interactor": "python:1", "input_file": "a"}', "interactive"),
+        ("new", b'{"tests": [{}], "input_file": "../a"}', "file name '../a'"),
+        ("new", b'{"tests": [{"call": "f("}]}', "test 1: call is no Python expression"),
+        ("new", b'{"tests": [{}, {"input": "[", "call": "f()"}]}', "test 2: input is no JSON list"),
+        ("new", b'{"tests": [{"output": "\\ud83d"}]}', "test 1: output holds U+D83D"),
     ],
 )
 def test_a_test_set_that_makes_no_sense_is_refused(running: Running, name: str, body: bytes, words: str) -> None:
     one_line(httpx.put(f"{running.url}/tests/{name}", content=body, headers=BEARER), 422, words)
+    with JudgeClient(running.url, TOKEN, connect_s=0) as client, pytest.raises(ServiceRefused, match="holds no test set"):
+        client.judge_named("new", ["print(1)"])
 
 
 @pytest.mark.parametrize(

