@@ -128,9 +128,11 @@ def _merge(into: dict[str, Any], change: dict[str, Any]) -> None:
 # hostUsers came with 1.25 and appArmorProfile with 1.30
 @pytest.mark.parametrize(
     ("name", "version"),
-    [("base", "1.25"), ("base", "1.37"), ("gvisor", "1.25"), ("gvisor", "1.37")]
-    + [("user-namespaces", "1.30"), ("user-namespaces", "1.37")],
-)
+    [
+        ("base", "1.25"), ("base", "1.37"), ("gvisor", "1.25"), ("gvisor", "1.37"), ("user-namespaces", "1.30"),
+        ("user-namespaces", "1.37"),
+    ],
+)  # fmt: skip
 def test_manifests_fit_the_schemas_of_kubernetes(name: str, version: str) -> None:
     kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate: it holds schemas")
     kinds = []
