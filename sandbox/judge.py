@@ -241,8 +241,10 @@ class Judge:
         try:
             return future.result()
         finally:
-            if not future.done() and pending.job is not None:
-                self._pool.cancel(pending.job)
+            pending.waiting = 0
+            job = pending.job
+            if not future.done() and job is not None:
+                self._pool.cancel(job)
 
     def check(self, submission: Submission, stop: str = "first_failure") -> None:
         """Nothing for a submission that can be judged here; else the error that judging it would raise at once."""
@@ -318,6 +320,7 @@ class Judge:
             pending = self._pending[key] = _Pending(Future())
 
         def deliver(judgement: Judgement) -> None:
+            pending.job = None  # a batch keeps what it waits for, and must not keep every program
             with self._lock:
                 if self._pending.get(key) is pending:
                     del self._pending[key]
@@ -392,8 +395,9 @@ class Judge:
                 return
             if self._pending.get(key) is pending:
                 del self._pending[key]
-        if pending.job is not None:
-            self._pool.cancel(pending.job)
+        job = pending.job
+        if job is not None:
+            self._pool.cancel(job)
 
 
 def _read_testlib(path: str | Path | None) -> str | None:

@@ -32,6 +32,7 @@ _KEEP = {Verdict.AC, Verdict.WA, Verdict.PE, Verdict.RE, Verdict.OLE, Verdict.CE
 _DECIDES_NOTHING = {"weight", "name"}  # fields of a test that no verdict depends on
 _APPLICATION = 0x524C5652  # marks our SQLite files
 _BUSY_S = 2.0
+_WEIGHT = 500_000  # of the verdicts in memory, about 100 MB; see `_weight`
 _LOOK_EVERY = 256  # stored verdicts between two looks at the file's size
 
 
@@ -111,8 +112,9 @@ def cacheable(judgement: Judgement) -> bool:
 
 
 class VerdictCache:
-    """Maps keys to judgements; safe to use from several threads. `path` keeps them across processes, several of which
-    may use it at once; beyond `max_bytes` the verdicts unused for longest are dropped.
+    """Maps keys to judgements; safe to use from several threads. In memory are the latest `capacity`, fewer where they
+    are of many tests. `path` keeps them across processes, several of which may use it at once; beyond `max_bytes` the
+    verdicts unused for longest are dropped.
 
     A file that turns out bad on the way is no longer used, with a warning: judging goes on without it.
     """
@@ -121,6 +123,7 @@ class VerdictCache:
         self.hits = 0
         self.misses = 0
         self._capacity = capacity
+        self._weight = 0
         self._entries: OrderedDict[bytes, Judgement] = OrderedDict()
         self._lock = threading.Lock()
         self._file = None if path is None else _File(Path(path), max_bytes)
@@ -142,9 +145,11 @@ class VerdictCache:
         if not cacheable(judgement):
             return
         with self._lock:
+            self._weight -= _weight(self._entries.pop(key, None))
             self._entries[key] = judgement
-            while len(self._entries) > self._capacity:
-                self._entries.popitem(last=False)
+            self._weight += _weight(judgement)
+            while len(self._entries) > self._capacity or (self._weight > _WEIGHT and len(self._entries) > 1):
+                self._weight -= _weight(self._entries.popitem(last=False)[1])
             if self._file is not None:
                 self._file.put(key, judgement)
 
@@ -153,6 +158,13 @@ class VerdictCache:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+
+
+def _weight(judgement: Judgement | None) -> int:
+    """What a judgement takes in memory, in results of tests: some 200 bytes each."""
+    if judgement is None:
+        return 0
+    return 1 + len(judgement.cases) + sum(len(case.output) // 200 for case in judgement.cases if case.output)
 
 
 class _File:

@@ -21,7 +21,7 @@ _GROUP_STEP = 64 << 20
 _UNBOUNDED = 0  # a managed runtime reserves far more address space than it uses
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Program:
     """A program ready to run: Python source, or a binary with its arguments and the libraries it may load.
 

@@ -6,6 +6,7 @@ Every job ends exactly once: with its facts, or with the judge's error after one
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import selectors
 import threading
@@ -133,9 +134,7 @@ class Pool:
     def _run(self) -> None:
         try:
             while not self._closing:
-                while self._inbox:
-                    action, job = self._inbox.popleft()
-                    action(job)
+                self._take_in()
                 self._dispatch()
                 for key, _ in self._selector.select(self._pause()):
                     if key.data is None:
@@ -146,6 +145,11 @@ class Pool:
                 self._watch()
         finally:
             self._end()
+
+    def _take_in(self) -> None:
+        while self._inbox:
+            action, job = self._inbox.popleft()
+            action(job)
 
     def _end(self) -> None:
         for worker in self._workers:
@@ -361,11 +365,21 @@ class Pool:
 
     def _watch(self) -> None:
         now = time.monotonic()
-        for worker in list(self._workers):
-            if not worker.ready and now - worker.heard > START_S:
-                self._replace(worker, "the worker did not start in time")
-            elif worker.job is not None and now - worker.heard > self._silence_s:
+        late = [worker for worker in self._workers if now - worker.heard > self._patience_with(worker)]
+        # a long comparison may have kept this thread from hearing what has been said
+        said = {key.data for key, events in self._selector.select(0) if events & selectors.EVENT_READ} if late else ()
+        for worker in late:
+            if worker in said:
+                continue
+            if worker.ready:
                 self._replace(worker, f"the worker said nothing for {self._silence_s:g} s")
+            else:
+                self._replace(worker, "the worker did not start in time")
+
+    def _patience_with(self, worker: Worker) -> float:
+        if not worker.ready:
+            return START_S
+        return self._silence_s if worker.job is not None else math.inf
 
     def _discard(self, worker: Worker) -> None:
         self._workers.remove(worker)

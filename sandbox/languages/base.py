@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from sandbox.execution.job import Program
+from sandbox.execution.shelf import Shelf
 from sandbox.isolation.groups import Groups
 
 NO_FILES: Mapping[str, str] = MappingProxyType({})
@@ -23,10 +24,11 @@ class CompileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where and how a compiled language may build: a directory workers can read, the protection level, and where
-    control groups for compilers are to be had."""
+    """Where and how a compiled language may build: a directory workers can read, what keeps the programs there, the
+    protection level, and where control groups for compilers are to be had."""
 
     directory: str
+    shelf: Shelf
     level: str
     groups: Groups | None = None
 

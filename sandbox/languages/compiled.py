@@ -85,10 +85,12 @@ class Compiled(ABC):
         for part in parts:
             digest.update(b"\0" + part.encode("utf-8", "surrogatepass"))
         target = os.path.join(workshop.directory, f"{self.name}-{digest.hexdigest()}{self.kept_suffix}")
-        with _alone(target):  # who runs a program has leave for this very file: it is made once and never replaced
-            if not os.path.exists(target):
+        with _alone(target):  # who runs a program has leave for this very file: it is never replaced while it is in use
+            found = workshop.shelf.find(target, self.program)
+            if found is None:
                 self._build(code, source, files, target, workshop)
-        return self.program(target)
+                found = workshop.shelf.add(target, self.program)
+        return found
 
     kept_suffix = ""  # of the kept product
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import os
 import textwrap
+import threading
+from pathlib import Path
 
 import pytest
 
 import sandbox
 from sandbox import Limits, TestCase, ToolchainMissing, Verdict
+from sandbox.execution.job import Job
 from sandbox.languages import available
 
 pytestmark = pytest.mark.skipif(
@@ -170,3 +173,69 @@ def test_programs_that_share_a_source_are_compiled_once(judge: sandbox.Judge, mo
     with sandbox.Judge(workers=4, protection=judge.protection, cache=False) as own:
         assert [found.verdict for found in own.judge_batch(submissions)] == [Verdict.AC] * 8
     assert len(built) == 1
+
+
+def printing(number: int) -> sandbox.Submission:
+    code = f'#include <stdio.h>\nint main() {{ puts("{number}"); return 0; }}'
+    return sandbox.Submission(code, [TestCase("", str(number))] * 2, language="c")
+
+
+def test_programs_unused_for_longest_give_room_and_are_compiled_again(
+    judge: sandbox.Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with sandbox.Judge(workers=2, protection=judge.protection, cache=False) as own:
+        assert own.judge_batch([printing(0)])[0].accepted
+        (first,) = Path(own._pool.artifacts).glob("c-*")
+        own._launcher._shelf.capacity = 3 * first.stat().st_size
+        # more than there is room for wait at once, and what waits is never removed
+        assert all(found.accepted for found in own.judge_batch([printing(n) for n in range(12)]))
+        assert own.judge_batch([printing(1)])[0].accepted
+        kept = list(Path(own._pool.artifacts).glob("c-*"))
+        assert 1 <= len(kept) <= 3 and own._launcher._shelf.size <= own._launcher._shelf.capacity
+        assert not own._launcher._shelf.crowded
+
+
+def test_interactors_that_fill_the_shelf_are_waited_for_by_nobody(judge: sandbox.Judge) -> None:
+    interactor = "python:import sys; print(1, flush=True); sys.exit(0)"
+    cpp = 'kattis:{"source": "int main() { return 42; } // %d"}'
+    talks = [sandbox.Submission(printing(n).code, [TestCase()], "c", interactor=cpp % n) for n in range(3)]
+    talks.append(sandbox.Submission(printing(9).code, [TestCase()], "c", interactor=interactor))
+    with sandbox.Judge(workers=1, protection=judge.protection, cache=False) as own:
+        own._launcher._shelf.capacity = 0
+        assert all(found.accepted for found in own.judge_batch(talks))
+        assert not own._launcher._shelf.crowded and own._launcher._shelf.size == 0
+
+
+def test_a_program_given_up_while_it_is_compiled_is_not_run(
+    judge: sandbox.Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sandbox.languages import compiled
+
+    compiling, go_on = threading.Event(), threading.Event()
+    real = compiled.build
+
+    def held_up(*arguments: object, **options: object) -> object:
+        compiling.set()
+        assert go_on.wait(60)
+        return real(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compiled, "build", held_up)
+    ended: list[str | None] = []
+    with sandbox.Judge(workers=1, protection=judge.protection, cache=False) as own:
+        submit = own._pool.submit
+
+        def watched(job: Job) -> None:
+            on_done = job.on_done
+            job.on_done = lambda error, refused: (ended.append(error), on_done(error, refused))  # type: ignore[func-returns-value,assignment]
+            submit(job)
+
+        monkeypatch.setattr(own._pool, "submit", watched)
+        answers = own.as_completed([sandbox.Submission("int main() { for (;;); }", [TestCase()], "c")])
+        waiting = threading.Thread(target=lambda: next(answers, None))
+        waiting.start()
+        assert compiling.wait(60)
+        (pending,) = own._pending.values()
+        own._leave(next(iter(own._pending)), pending)
+        go_on.set()
+        waiting.join(60)
+        assert not waiting.is_alive() and ended == ["cancelled"]

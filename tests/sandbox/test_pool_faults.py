@@ -19,6 +19,8 @@ import pytest
 
 import sandbox
 from sandbox import Judge, Limits, Submission, TestCase, Verdict
+from sandbox.execution.job import Facts
+from sandbox.grading import Grading
 
 SLEEPER = "import time\ntime.sleep(float(input()))\nprint(1)"
 ADDER = "print(int(input()) + 1)"
@@ -86,6 +88,21 @@ def test_a_stopped_worker_is_replaced(own_judge: Judge) -> None:
                 os.kill(pid, signal.SIGSTOP)
         assert thread.submit(own_judge.judge, ADDER, [TestCase("1", "2")]).result(60).accepted
     assert own_judge.workers_replaced == 1
+
+
+def test_a_long_comparison_makes_no_worker_look_silent(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Grading._compare
+
+    def thinking(self: Grading, test: TestCase, facts: Facts) -> str | None:
+        if test.input == "0.5":
+            time.sleep(8)
+        return real(self, test, facts)
+
+    monkeypatch.setattr(Grading, "_compare", thinking)
+    with Judge(workers=2, protection=judge.protection, cache=False, silence_s=5) as own:
+        programs = [Submission(SLEEPER, [TestCase(seconds, "1")], limits=Limits(wall_s=60)) for seconds in ("0.5", "9")]
+        assert all(judgement.accepted for judgement in own.judge_batch(programs))
+        assert own.workers_replaced == 0
 
 
 def test_no_process_is_left_after_close(judge_at: Callable[[str], Judge]) -> None:

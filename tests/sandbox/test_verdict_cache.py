@@ -148,3 +148,29 @@ def test_a_known_verdict_is_not_judged_again(tmp_path: Path, judge: sandbox.Judg
             assert (statistics.cache_hits, bool(kept.worker_pids())) == (hits, not hits)
             kept.judge("while 1: pass", tests, limits=Limits(cpu_s=0.05, language_factors=False))
             assert kept.statistics().cache_hits == hits
+
+
+def test_in_memory_judgements_of_many_tests_count_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "_WEIGHT", 1000)
+    small, large = (
+        Judgement(Verdict.AC, (CaseResult(Verdict.AC),)),
+        Judgement(Verdict.AC, (CaseResult(Verdict.AC),) * 99),
+    )
+    wordy = Judgement(Verdict.AC, (CaseResult(Verdict.AC, output="x" * 50_000),))
+    held = VerdictCache()
+    for number in range(40):
+        held.put(key(number), large)
+    assert [held.get(key(number)) is not None for number in range(40)] == [False] * 30 + [True] * 10
+    for _ in range(500):  # put again, it counts once
+        held.put(key(39), large)
+    assert held.get(key(30)) == large
+    for number in range(100, 600):
+        held.put(key(number), small)
+    assert all(held.get(key(number)) == small for number in range(100, 600))
+    for number in range(3):
+        held.put(key(1000 + number), wordy)
+        held.put(key(2000 + number), replace(wordy, message="x"))
+    assert sum(held.get(key(n)) is not None for n in (1000, 1001, 1002, 2000, 2001, 2002)) == 3
+    huge = Judgement(Verdict.AC, (CaseResult(Verdict.AC),) * 2000)
+    held.put(key(1), huge)
+    assert held.get(key(1)) == huge and held.get(key(2002)) is None
