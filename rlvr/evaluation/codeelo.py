@@ -210,12 +210,23 @@ def _round(body: dict[str, Any], where: str, need_problems: bool) -> Round:
             raise ValueError(f'{where}: key \'problems\' is missing: [{{"index": "A", "points": 500}}, ...]')
         return Round(
             contest_id=str(body["contest_id"]),
-            problems={str(p["index"]): p.get("points") for p in body.get("problems", [])},
+            problems={str(p["index"]): _worth(p, where) for p in body.get("problems", [])},
             contestants=[_contestant(row, f"{where}: row {number}") for number, row in enumerate(body["rows"], 1)],
             name=body.get("name", ""),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{where}: not a round: {type(error).__name__} {error}") from None
+
+
+def _worth(problem: dict[str, Any], where: str) -> float | None:
+    points = problem.get("points")
+    if points is None:
+        return None
+    if isinstance(points, bool) or not isinstance(points, int | float) or not math.isfinite(points):
+        raise ValueError(
+            f"{where}: points of problem {problem['index']} must be a number, got {json.dumps(points)[:60]}"
+        )
+    return float(points)
 
 
 def _contestant(row: Any, where: str) -> Contestant:
@@ -246,7 +257,7 @@ def _api_round(standings: Path) -> Round:
         ]
         return Round(
             contest_id=str(answer["contest"]["id"]),
-            problems={problem["index"]: problem.get("points") for problem in answer["problems"]},
+            problems={str(problem["index"]): _worth(problem, str(standings)) for problem in answer["problems"]},
             contestants=contestants,
             name=answer["contest"].get("name", ""),
         )
@@ -261,6 +272,8 @@ def _api_answer(path: Path) -> Any:
         raise FileNotFoundError(f"{path}: missing; a round needs standings and rating changes") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not text; give the answer of the API as it came") from None
     if not isinstance(body, dict) or body.get("status") != "OK":
         comment = body.get("comment", "no status OK") if isinstance(body, dict) else "no object"
         raise ValueError(f"{path}: not a successful answer of the Codeforces API: {comment}")

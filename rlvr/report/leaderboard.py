@@ -5,8 +5,9 @@ from __future__ import annotations
 import datetime
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,18 @@ def find_entries(folders: Iterable[Path]) -> list[Entry]:
         model = path.parent.parent if path.parent.name in results.results else path.parent
         label = name if clash < 2 else f"{run or model.parent.name}/{name}"
         entries += [Entry(label, suite, path.parent, results, run, step) for suite in results.results]
-    return entries
+    return _told_apart(entries)
+
+
+def _told_apart(entries: list[Entry]) -> list[Entry]:
+    """The entries, those of one label on one suite numbered: the page is keyed by labels."""
+    seen: Counter[tuple[str, str]] = Counter()
+    told = []
+    for entry in entries:
+        key = (entry.label, entry.suite)
+        seen[key] += 1
+        told.append(entry if seen[key] == 1 else replace(entry, label=f"{entry.label} ({seen[key]})"))
+    return told
 
 
 def _named(folder: Path, results: Results) -> tuple[str, str, int | None]:
@@ -181,8 +193,6 @@ def _against_best(ranked: Sequence[Entry]) -> dict[str, tuple[PairedDifference, 
         if name in comparison.differences["all"]:
             one = {"all": {name: comparison.differences["all"][name]}}
             pairs.append((entry.label, name, comparison, one))
-    from dataclasses import replace
-
     adjusted = adjust([replace(comparison, differences=one) for _, _, comparison, one in pairs])
     return {
         label: (one["all"][name], found.adjusted["all"][name])

@@ -315,6 +315,10 @@ def row(**fields: Any) -> str:
         (b'{"contest_id": 1, "rows": [{"points": 3}]}\n', "row 1: key 'old_rating' is missing; it has points"),
         (row(points="3").encode(), "row 1: 'points' must be a number, got \"3\""),
         (row(points=float("nan")).encode(), "row 1: 'points' must be a number, got NaN"),
+        (
+            row()[:-2].encode() + b', "problems": [{"index": "A", "points": "500"}]}\n',
+            'points of problem A must be a number, got "500"',
+        ),
         (b"[1]\n", "rounds.jsonl:1: expected an object, got list"),
         (b"\xff\xfe\x00", "not text"),
         (gzip.compress(row().encode() * 99, 0)[:500], "cut short"),

@@ -97,6 +97,15 @@ def test_names_without_a_run_are_those_of_the_models_and_differ(tmp_path: Path) 
     assert labels == {"x/small", "y/small", "large"}
 
 
+def test_one_model_evaluated_twice_in_like_folders_stands_twice(tmp_path: Path) -> None:
+    for place, skill in (("a", 0.9), ("b", 0.2)):
+        write_evaluation(tmp_path / place / "runs" / "evaluation" / "model" / "contest", skill, 1)
+    labels = [entry.label for entry in find_entries([tmp_path / "a", tmp_path / "b"])]
+    assert labels == ["runs/model", "runs/model (2)"]
+    page = render_leaderboard([tmp_path], tmp_path / "page.html").read_text()
+    assert "2 models on 1 suite" in page and page.count(">best<") == 1
+
+
 def test_one_greedy_sample_is_called_so_and_names_are_in_order(tmp_path: Path) -> None:
     records = [SampleRecord(problem_id=f"humaneval/{n}", verdict="WA") for n in (10, 9, 1)]
     config = {"sampling": {"temperature": 0.0}}
