@@ -102,7 +102,7 @@ def checked(submission: Submission, stop: str, keep_output: bool, *, testlib: bo
             require(languages.find(referee.language))
             if referee.protocol == "testlib" and not testlib:
                 raise ValueError(
-                    "a testlib program needs testlib.h: Judge(testlib=PATH), or its path in SANDBOX_TESTLIB"
+                    "a testlib program needs testlib.h: --testlib, Judge(testlib=PATH), or its path in SANDBOX_TESTLIB"
                 )
     limits = run_limits(submission.limits, language)
     return Checked(submission, language, checker, interactor, limits, Stop.parse(stop), keep_output)

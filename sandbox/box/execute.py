@@ -125,6 +125,8 @@ def _finish(code: int, namespace: dict) -> None:
 def _flush(stream) -> bool:
     """Whether `stream`, perhaps the program's own object, could be flushed; says on standard error why not."""
     try:
+        if type(stream) is io.TextIOWrapper and stream.buffer is None:  # detached: another has taken its place
+            return True
         if stream is not None and not stream.closed:
             stream.flush()
         return True

@@ -245,14 +245,13 @@ def _judge_end(reason: int, status: int, facts: Facts, peak_kb: int, limits: Run
     if signalled == signal.SIGXCPU:
         return Verdict.TLE, f"used {facts.cpu_s:.2f} s of CPU, limit {limits.cpu_s:g} s"
     last = telling_line(facts.stderr)
+    shortage = _OUT_OF_MEMORY.search(last) if status else None
+    if shortage:
+        return Verdict.MLE, f"out of memory ({shortage[0]})"
     if signalled:
-        if "bad_alloc" in last:
-            return Verdict.MLE, "out of memory (std::bad_alloc)"
         return Verdict.RE, f"killed by {_signal_name(signalled)}"
     code = os.WEXITSTATUS(status)
     if code:
-        if last.startswith("MemoryError"):
-            return Verdict.MLE, "out of memory (MemoryError)"
         return Verdict.RE, last or f"exit code {code}"
     return Verdict.AC, ""
 
@@ -269,6 +268,12 @@ def is_suspicious(facts: Facts, limits: RunLimits) -> bool:
         return True
     return facts.cpu_s >= limits.cpu_s / 4 and os.getloadavg()[0] > (os.cpu_count() or 1)
 
+
+# What the runtimes of the known languages say when an allocation fails and nothing catches that.
+_OUT_OF_MEMORY = re.compile(
+    r"^MemoryError|std::bad_alloc|java\.lang\.OutOfMemoryError|^memory allocation of \d+ bytes failed"
+    r"|^fatal error: (?:runtime: )?(?:out of|cannot allocate) memory"
+)
 
 # How the runtimes of the known languages begin the line that names a failure.
 _TELLING = re.compile(

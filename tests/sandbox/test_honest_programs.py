@@ -113,6 +113,65 @@ SUMS = {
         input()
         out.write(str(sum(map(int, input().split()))))
     """,
+    "detached_stdout": """
+        import io, sys
+        sys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding="utf-8")
+        input()
+        print(sum(map(int, input().split())))
+    """,
+    "timer_by_signal": """
+        import signal
+        rung = []
+        signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        while not rung: pass
+        input()
+        print(sum(map(int, input().split())))
+    """,
+    "signal_to_itself": """
+        import signal
+        hit = []
+        signal.signal(signal.SIGINT, lambda *_: hit.append(1))
+        signal.raise_signal(signal.SIGINT)
+        assert hit
+        print(60)
+    """,
+    "output_of_finalizers": """
+        import weakref
+        class A:
+            def __del__(self): print(0)
+        class B: pass
+        kept = B()
+        weakref.finalize(kept, print, 6, end="")
+        last = A()
+    """,
+    "daemon_thread_left_asleep": """
+        import threading, time
+        threading.Thread(target=time.sleep, args=(100,), daemon=True).start()
+        print(60)
+    """,
+    "exit_in_a_thread": """
+        import sys, threading
+        worker = threading.Thread(target=sys.exit, args=(3,))
+        worker.start(), worker.join()
+        print(60)
+    """,
+    "processes_where_there_are_none": """
+        input()
+        numbers = list(map(int, input().split()))
+        try:
+            from multiprocessing import Pool
+            with Pool(2) as pool: print(sum(pool.map(int, numbers)))
+        except Exception:
+            print(sum(numbers))
+    """,
+    "own_class_called_as_a_builtin": "import sys\nlist = dict = str = max = 0\nclass input: pass\nprint(sum(map(int, sys.stdin.read().split()[1:])))",
+    "numbers_of_more_than_4300_digits": "import sys\nsys.set_int_max_str_digits(0)\nassert len(str(int('7' * 20000))) == 20000\nprint(60)",
+    "flush_storm": "for _ in range(20000): print(end=' ', flush=True)\nprint(60)",
+    "file_input": "import fileinput\nprint(sum(map(int, list(fileinput.input())[1].split())))",
+    "named_temporary_file": "import tempfile\nwith tempfile.NamedTemporaryFile() as file: file.write(b'x')\nprint(60)",
+    "select_on_stdin": "import select, sys\nassert select.select([sys.stdin], [], [], 0)[0]\ninput()\nprint(sum(map(int, input().split())))",
+    "byte_order_mark": "\ufeffinput()\nprint(sum(map(int, input().split())))",
     "fdopen_buffered_binary": """
         import os
         class Holder: pass

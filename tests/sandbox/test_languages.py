@@ -289,3 +289,18 @@ def test_a_missing_tool_chain_says_what_to_install(
 def test_call_based_tests_are_for_python_only(judge: sandbox.Judge) -> None:
     with pytest.raises(ValueError, match="python only"):
         judge.judge("x", [TestCase("[]", "1", call="f()")], language="cpp")
+
+
+FAILED_ALLOCATIONS = {
+    "cpp": "#include <vector>\nint main() { std::vector<char> v(1ull << 42); return v.size() == 1; }",
+    "go": 'package main\nimport "fmt"\nfunc main() { fmt.Println(len(make([]byte, 1<<45))) }',
+    "java": "class A { public static void main(String[] a) { System.out.println(new long[2147483639].length); } }",
+    "python": "bytearray(1 << 42)",
+}
+
+
+@pytest.mark.parametrize("language", FAILED_ALLOCATIONS)
+def test_an_allocation_that_fails_is_the_memory_limit(judge: sandbox.Judge, language: str) -> None:
+    usable(language)
+    found = judge.judge(FAILED_ALLOCATIONS[language], [TestCase()], language=language, limits=Limits(wall_s=60))
+    assert found.verdict is Verdict.MLE and "out of memory (" in found.message, found
