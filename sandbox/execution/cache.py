@@ -187,8 +187,10 @@ class _File:
             ) from None
 
     def _prepare(self, database: sqlite3.Connection) -> None:
+        database.execute("begin")  # one view of the file: another process may be making it just now
         application = database.execute("pragma application_id").fetchone()[0]
         tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+        database.execute("commit")
         if tables and application != _APPLICATION:
             raise sqlite3.DatabaseError("it is a database of something else")
         database.execute("pragma journal_mode=wal")
