@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def write_dataset(folder: Path, splits: Mapping[str, Sequence[Problem]], options
     shutil.rmtree(fresh, ignore_errors=True)
     for split, problems in splits.items():
         files = -(-len(problems) // ROWS_PER_FILE)
+        source = iter(problems)
         for number in range(files):
-            part = problems[number * ROWS_PER_FILE : (number + 1) * ROWS_PER_FILE]
+            part = islice(source, ROWS_PER_FILE)
             path = fresh / "data" / f"{split}-{number:05d}-of-{files:05d}.parquet"
             save_table((_row(problem, options, fresh) for problem in part), DATASET_SCHEMA, path)
     save_bytes(card.encode(), fresh / "README.md")

@@ -21,12 +21,14 @@ from data_curation.card import dataset_card
 from data_curation.config import CurationConfig
 from data_curation.dataset import write_dataset
 from data_curation.exports import write_export
+from data_curation.facts import Fact, SftCounts, statement_hash
 from data_curation.report import write_report
 from data_curation.schema import Problem
 from data_curation.stages.result import Dropped
 from data_curation.stages.split import HELDOUT
 from data_curation.steps import StepRecord, file_hash
 from data_curation.storage import save_bytes, save_problems, save_table
+from data_curation.stored import StoredProblems
 
 SFT_SCHEMA = pa.schema(
     [
@@ -123,8 +125,8 @@ class CurationResult:
     """What a curation run left in `out`: the problems of both sides and a record of every stage."""
 
     out: Path
-    train: list[Problem]
-    heldout: list[Problem]
+    train: Sequence[Problem]
+    heldout: Sequence[Problem]
     sft_rows: int
     steps: list[StepRecord]
 
@@ -146,16 +148,17 @@ class CurationResult:
 
 
 def write_outputs(
-    config: CurationConfig, out: Path, problems: list[Problem], steps: list[StepRecord]
+    config: CurationConfig, out: Path, problems: Sequence[Problem], steps: list[StepRecord]
 ) -> CurationResult:
     """Writes every output of `curate` from the problems the last stage kept; each file appears whole or not at all."""
-    heldout = [problem for problem in problems if HELDOUT in problem.tags]
-    train = [problem for problem in problems if HELDOUT not in problem.tags]
-    sft = _sft_rows(config, train, {problem.statement for problem in heldout})
-    save_problems(train, out / "train.parquet")
-    save_problems(heldout, out / "heldout.parquet")
-    save_table(({n: row[n] for n in SFT_SCHEMA.names} for row in sft), SFT_SCHEMA, out / "sft.parquet")
-    result = CurationResult(out, train, heldout, len(sft), steps)
+    save_problems((p for p in problems if HELDOUT not in p.tags), out / "train.parquet")
+    save_problems((p for p in problems if HELDOUT in p.tags), out / "heldout.parquet")
+    train, heldout = StoredProblems(out / "train.parquet"), StoredProblems(out / "heldout.parquet")
+    train_facts, heldout_facts = [[Fact.of(problem) for problem in side] for side in (train, heldout)]
+    sft = SftCounts.beside(train_facts, heldout_facts)
+    rows = sft.counted(_sft_rows(config, train, sft.heldout_statements))
+    save_table(({n: row[n] for n in SFT_SCHEMA.names} for row in rows), SFT_SCHEMA, out / "sft.parquet")
+    result = CurationResult(out, train, heldout, sft.rows, steps)
     dropped = [
         {"id": d.id, "stage": stage, "reason": d.reason, "detail": d.detail, "kept_instead": d.kept_instead}
         for stage, d in result.dropped
@@ -171,7 +174,7 @@ def write_outputs(
     save_table(speeds, SPEEDS_SCHEMA, out / "speeds.parquet")
     contamination = next(step.rows for step in steps if step.name == "decontaminate")
     save_table(contamination, CONTAMINATION_SCHEMA, out / "contamination.parquet")
-    funnel = _funnel(config, result, sft)
+    funnel = _funnel(config, result, {"train": train_facts, "heldout": heldout_facts}, sft)
     save_bytes((json.dumps(funnel, indent=2) + "\n").encode(), out / "funnel.json")
     card = dataset_card(config, funnel, contamination)
     write_dataset(out / "dataset", {"train": train, "test": heldout}, config.outputs, card)
@@ -191,6 +194,7 @@ def write_outputs(
         environment,
         dropped,
         verification,
+        [*train_facts, *heldout_facts],
         problems,
         contamination,
         out / "stages",
@@ -198,35 +202,27 @@ def write_outputs(
     return result
 
 
-def _sft_rows(config: CurationConfig, train: Sequence[Problem], heldout: set[str]) -> list[dict[str, Any]]:
+def _sft_rows(config: CurationConfig, train: Sequence[Problem], heldout: set[bytes]) -> Iterator[dict[str, Any]]:
     """The SFT corpus: demonstrations of the generated family, and accepted solutions of training problems if asked.
 
-    Rows have the columns of `SFT_SCHEMA` and the bare `statement`.
+    Rows have the columns of `SFT_SCHEMA` and the bare `statement`; `heldout` are hashes of statements to leave out.
     """
-    rows: list[dict[str, Any]] = []
     if any(source in ("builtin", "builtin:pipelines") for source in config.sources):
-        rows += [
-            {**row, "completion": row["program"], "starter_code": ""}
-            for row in builtin.demonstrations(config.sft, config.seed, config.pipelines.vocabulary)
-            if row["statement"] not in heldout
-        ]
-    if config.sft.reference_solutions:
-        rows += [
-            {
-                "problem_id": problem.id,
-                "statement": problem.statement,
-                "starter_code": problem.starter_code,
-                "completion": solution.code,
-                "family": problem.family,
-                "passes": True,
-            }
-            for problem in train
-            for solution in problem.solutions
-            if solution.verdict == "accepted" and solution.language == "python"
-        ]
-    for row in rows:
-        row["prompt"] = prompt_text(config.sft.template, row["statement"], row["starter_code"])
-    return [{name: row[name] for name in (*SFT_SCHEMA.names, "statement")} for row in rows]
+        for row in builtin.demonstrations(config.sft, config.seed, config.pipelines.vocabulary):
+            if statement_hash(row["statement"]) not in heldout:
+                prompt = prompt_text(config.sft.template, row["statement"])
+                yield {**row, "completion": row["program"], "prompt": prompt}
+    for problem in train if config.sft.reference_solutions else ():
+        for solution in problem.solutions:
+            if solution.verdict == "accepted" and solution.language == "python":
+                yield {
+                    "problem_id": problem.id,
+                    "statement": problem.statement,
+                    "prompt": prompt_text(config.sft.template, problem.statement, problem.starter_code),
+                    "completion": solution.code,
+                    "family": problem.family,
+                    "passes": True,
+                }
 
 
 def prompt_text(template: str, statement: str, starter_code: str = "") -> str:
@@ -235,11 +231,12 @@ def prompt_text(template: str, statement: str, starter_code: str = "") -> str:
     return re.sub(r"\{(?:statement|starter_code)\}", lambda match: values[match[0]], template)
 
 
-def _funnel(config: CurationConfig, result: CurationResult, sft: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _funnel(
+    config: CurationConfig, result: CurationResult, sides: dict[str, list[Fact]], sft: SftCounts
+) -> dict[str, Any]:
     def counted(values: Iterator[str]) -> dict[str, int]:
         return dict(sorted(Counter(values).items()))
 
-    sides = {"train": result.train, "heldout": result.heldout}
     return {
         "name": config.name,
         "sources": list(config.sources),
@@ -257,24 +254,16 @@ def _funnel(config: CurationConfig, result: CurationResult, sft: Sequence[dict[s
         ],
         "problems": {
             side: {
-                "count": len(problems),
-                "families": len({p.family for p in problems}),
-                "tests": sum(len(p.tests) for p in problems),
-                "by_difficulty": counted(p.difficulty for p in problems),
-                "by_source": counted(p.source for p in problems),
-                "by_license": counted(p.license or "not stated" for p in problems),
+                "count": len(facts),
+                "families": len({fact.family for fact in facts}),
+                "tests": sum(fact.tests for fact in facts),
+                "by_difficulty": counted(fact.difficulty for fact in facts),
+                "by_source": counted(fact.source for fact in facts),
+                "by_license": counted(fact.license or "not stated" for fact in facts),
             }
-            for side, problems in sides.items()
+            for side, facts in sides.items()
         },
-        "sft": {
-            "rows": len(sft),
-            "passing": sum(bool(row["passes"]) for row in sft),
-            "statements_shared_with_train": len({r["statement"] for r in sft} & {p.statement for p in result.train}),
-            "statements_shared_with_heldout": len(
-                {r["statement"] for r in sft} & {p.statement for p in result.heldout}
-            ),
-            "families_shared_with_heldout": len({r["family"] for r in sft} & {p.family for p in result.heldout}),
-        },
+        "sft": sft.figures(),
     }
 
 

@@ -24,15 +24,16 @@ from data_curation.stages.filter import filter_problems
 from data_curation.stages.generate import generate
 from data_curation.stages.normalise import normalise
 from data_curation.stages.pass_rates import Sampler
-from data_curation.stages.result import Dropped, Machines, StageFunction, StageResult, Workplace
+from data_curation.stages.result import Dropped, Machines, Notes, Stage, Workplace
 from data_curation.stages.select import select
 from data_curation.stages.split import split
 from data_curation.stages.strengthen import strengthen
 from data_curation.stages.verify import verify
 from data_curation.steps import StepRecord, file_hash, run_step, source_hash, step_key
 from data_curation.storage import save_bytes
+from data_curation.stored import StoredProblems
 
-STAGES: tuple[tuple[str, StageFunction], ...] = (
+STAGES: tuple[tuple[str, Stage[Any]], ...] = (
     ("normalise", normalise),
     ("filter", filter_problems),
     ("deduplicate", deduplicate),
@@ -45,7 +46,7 @@ STAGES: tuple[tuple[str, StageFunction], ...] = (
     ("select", select),
 )
 # modules whose change must undo a stored stage besides the stage's own
-_SHARED_CODE = ("data_curation.schema", "data_curation.storage", "data_curation.stages.judging")
+_SHARED_CODE = ("data_curation.schema", "data_curation.storage", "data_curation.stored", "data_curation.stages.judging")
 _SOURCE_CODE = (
     *sorted(f"data_curation.sources.{module.name}" for module in pkgutil.iter_modules(sources.__path__)),
     "data_curation.builtin",
@@ -81,27 +82,32 @@ def curate(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: the output is a folder, and this is a file")
+    new = _first_missing(out)
     resolved = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
     steps: list[StepRecord] = []
-    problems, record = _load(config, out / "stages" / "0-load", show_progress)
-    save_bytes(resolved.encode(), out / "config.resolved.yaml")  # a run refused for its sources leaves nothing
+    try:
+        problems, record = _load(config, out / "stages" / "0-load", show_progress)
+    except Exception:
+        _remove_empty(out / "stages" / "0-load", new)  # a run refused for its sources leaves nothing
+        raise
+    save_bytes(resolved.encode(), out / "config.resolved.yaml")
     steps.append(record)
     if say is not None:
         say(record.text())
     folder = out / "stages" / "0-load"
-    for number, (name, function) in enumerate(STAGES, start=1):
+    for number, (name, stage) in enumerate(STAGES, start=1):
         options = getattr(config, name)
         values = _key_options(name, options)
         if name == "difficulty" and sampler is not None:
             values["policy"] = policy
-        key = step_key(function.__module__, values, _input_key(folder))
+        key = step_key(stage.module, values, _input_key(folder))
         folder = out / "stages" / f"{number}-{name}"
         problems, record = run_step(
             name,
             folder,
             key,
             len(problems),
-            _bound(function, problems, options),
+            _bound(stage, problems, options),
             show_progress,
             sampler,
             policy,
@@ -114,6 +120,21 @@ def curate(
     if not problems:
         raise NothingLeft(out, steps)
     return result
+
+
+def _first_missing(folder: Path) -> Path:
+    """The uppermost folder that would have to be made for `folder`, or the folder itself."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    return missing[-1] if missing else folder
+
+
+def _remove_empty(folder: Path, last: Path) -> None:
+    """Removes `folder` and those above it down to `last`, as long as nothing is in them."""
+    for path in (folder, *folder.parents):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+        if path == last:
+            return
 
 
 class NothingLeft(ValueError):
@@ -133,8 +154,10 @@ class NothingLeft(ValueError):
         )
 
 
-def _bound(function: StageFunction, problems: list[Problem], options: Any) -> Callable[[Workplace], StageResult]:
-    return lambda work: function(problems, options, work)
+def _bound(
+    stage: Stage[Any], problems: Sequence[Problem], options: Any
+) -> Callable[[Workplace, Notes], Iterator[Problem]]:
+    return lambda work, notes: stage.stream(problems, options, work, notes)
 
 
 def _key_options(name: str, options: Any) -> dict[str, Any]:
@@ -168,38 +191,37 @@ def _input_key(folder: Path) -> str:
     return file_hash(folder / "problems.parquet")
 
 
-def _load(config: CurationConfig, folder: Path, show_progress: bool) -> tuple[list[Problem], StepRecord]:
+def _load(config: CurationConfig, folder: Path, show_progress: bool) -> tuple[StoredProblems, StepRecord]:
     options = config.model_dump(
         mode="json", include={"sources", "seed", "limit", "pipelines", "planted", "sft", "maximum_rejected_rows"}
     )
     inputs = hashlib.sha256("".join(map(source_state, config.sources)).encode()).hexdigest()
     key = step_key("data_curation.sources", [options, source_hash(*_SHARED_CODE, *_SOURCE_CODE)], inputs)
 
-    def read(work: Workplace) -> StageResult:
+    def read(work: Workplace, notes: Notes) -> Iterator[Problem]:
         rejected = RejectedRows()
-        problems: list[Problem] = []
-        figures: dict[str, int | float] = {}
+        count = 0
         for source in config.sources:
-            before = len(problems)
+            before = count
             for problem in work.track(_source_problems(config, source, rejected), 0, source, "problem"):
-                problems.append(problem)
-                if config.limit is not None and len(problems) - before == config.limit:
+                count += 1
+                yield problem
+                if config.limit is not None and count - before == config.limit:
                     break
-            figures[f"from {source}"] = len(problems) - before
-        figures["rows that could not be read"] = len(rejected)
+            notes.figures[f"from {source}"] = count - before
+        notes.figures["rows that could not be read"] = len(rejected)
         if config.maximum_rejected_rows is not None and len(rejected) > config.maximum_rejected_rows:
             raise ValueError(
                 f"{len(rejected)} rows could not be read, more than maximum_rejected_rows "
                 f"({config.maximum_rejected_rows}); the first: {rejected.errors[0]}"
             )
-        if not problems:
+        if not count:
             first = f"; the first bad row: {rejected.errors[0]}" if len(rejected) else ": no rows there"
             raise ValueError(f"no problem could be read from {', '.join(config.sources)}{first}")
-        bad = [
+        notes.dropped = [
             Dropped(Path(error.file).name + (f" row {error.row}" if error.row else ""), "row not readable", error.what)
             for error in rejected
         ]
-        return StageResult(problems, bad, figures)
 
     return run_step("load", folder, key, None, read, show_progress)
 

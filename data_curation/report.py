@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ import yaml
 
 from data_curation.config import CurationConfig
 from data_curation.excerpts import duplicate_pairs, excerpt, texts_of
+from data_curation.facts import Fact
 from data_curation.families import unit_hash
 from data_curation.schema import Problem
-from data_curation.stages.split import HELDOUT
 from data_curation.storage import save_bytes
 
 EXAMPLES = 12  # rows shown of each table of single problems
@@ -32,6 +32,7 @@ def write_report(
     environment: dict[str, Any],
     dropped: Sequence[dict[str, Any]],
     verification: Sequence[dict[str, Any]],
+    facts: Sequence[Fact],
     problems: Sequence[Problem],
     contamination: Sequence[dict[str, Any]] = (),
     stages: Path | None = None,
@@ -65,8 +66,8 @@ def write_report(
         weak=[row for row in verification if row["weaknesses"]],
         kept=_kept(problems),
         examples=EXAMPLES,
-        charts=charts(problems),
-        undated=sum(problem.date is None for problem in problems),
+        charts=charts(facts),
+        undated=sum(fact.date is None for fact in facts),
     )
     save_bytes(page.encode(), path)
 
@@ -101,41 +102,32 @@ def _first_of_each_reason(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]
     return first
 
 
-def _kept(problems: Sequence[Problem]) -> list[tuple[Problem, str]]:
+def _kept(problems: Iterable[Problem]) -> list[tuple[Problem, str]]:
     """A few kept problems, the same in every run: those whose ids hash lowest."""
-    chosen = sorted(problems, key=lambda problem: unit_hash(f"shown {problem.id}"))[:KEPT]
+    chosen = heapq.nsmallest(KEPT, problems, key=lambda problem: unit_hash(f"shown {problem.id}"))
     return [(problem, excerpt(problem.statement)) for problem in chosen]
 
 
-def charts(problems: Sequence[Problem]) -> list[tuple[str, Bars]]:
+def charts(facts: Sequence[Fact]) -> list[tuple[str, Bars]]:
     """(title, bars) of the histograms that have something to tell: difficulty, rating, date, sizes."""
-    years = {problem.date.year for problem in problems if problem.date}
+    years = {fact.date.year for fact in facts if fact.date}
     by_month = len(years) <= 2
     found = [
-        ("Difficulty", _counted(problems, lambda p: p.difficulty or "not stated", key=_level)),
+        ("Difficulty", _counted(facts, lambda fact: fact.difficulty or "not stated", key=_level)),
         (
             "Rating",
-            _ranged(problems, lambda p: p.rating, (0, 800, 1000, 1200, 1400, 1600, 1800, 2000, 2400, 2800, 3200)),
+            _ranged(facts, lambda fact: fact.rating, (0, 800, 1000, 1200, 1400, 1600, 1800, 2000, 2400, 2800, 3200)),
         ),
         (
             "Contest month" if by_month else "Contest year",
-            _counted(problems, lambda p: p.date.strftime("%Y-%m" if by_month else "%Y") if p.date else None),
+            _counted(facts, lambda fact: fact.date.strftime("%Y-%m" if by_month else "%Y") if fact.date else None),
         ),
-        ("Tests per problem", _ranged(problems, lambda p: len(p.tests), (0, 1, 2, 3, 5, 10, 20, 50, 100))),
-        ("Words in the statement", _ranged(problems, _words, (0, 25, 50, 100, 200, 300, 500, 1000))),
-        ("Size of all tests, kB", _ranged(problems, _kilobytes, (0, 1, 2, 11, 101, 1001, 10_001))),
-        ("Known solutions", _ranged(problems, lambda p: len(p.solutions), (0, 1, 2, 5, 10, 20))),
+        ("Tests per problem", _ranged(facts, lambda fact: fact.tests, (0, 1, 2, 3, 5, 10, 20, 50, 100))),
+        ("Words in the statement", _ranged(facts, lambda fact: fact.words, (0, 25, 50, 100, 200, 300, 500, 1000))),
+        ("Size of all tests, kB", _ranged(facts, lambda fact: fact.kilobytes, (0, 1, 2, 11, 101, 1001, 10_001))),
+        ("Known solutions", _ranged(facts, lambda fact: fact.solutions, (0, 1, 2, 5, 10, 20))),
     ]
     return [(title, bars) for title, bars in found if bars]
-
-
-def _words(problem: Problem) -> int:
-    return len(problem.statement.split())
-
-
-def _kilobytes(problem: Problem) -> int:
-    """Rounded up, so that 0 means no tests."""
-    return math.ceil(sum(len(test.input) + len(test.output) + len(test.call or "") for test in problem.tests) / 1000)
 
 
 def _level(label: str) -> tuple[int, str]:
@@ -146,26 +138,26 @@ def _level(label: str) -> tuple[int, str]:
 
 
 def _counted(
-    problems: Sequence[Problem],
-    value: Callable[[Problem], str | None],
+    facts: Sequence[Fact],
+    value: Callable[[Fact], str | None],
     key: Callable[[str], Any] = lambda label: label,
 ) -> Bars:
     sides: dict[str, list[int]] = {}
-    for problem in problems:
-        label = value(problem)
+    for fact in facts:
+        label = value(fact)
         if label is not None:
-            sides.setdefault(label, [0, 0])[HELDOUT in problem.tags] += 1
+            sides.setdefault(label, [0, 0])[fact.heldout] += 1
     return [(label, *sides[label]) for label in sorted(sides, key=key)]  # type: ignore[misc]
 
 
-def _ranged(problems: Sequence[Problem], value: Callable[[Problem], float | None], bounds: Sequence[int]) -> Bars:
+def _ranged(facts: Sequence[Fact], value: Callable[[Fact], float | None], bounds: Sequence[int]) -> Bars:
     """Counts between successive bounds; the last bound has no end. Empty ranges at both ends are left out."""
     counts = [[0, 0] for _ in bounds]
-    for problem in problems:
-        found = value(problem)
+    for fact in facts:
+        found = value(fact)
         if found is not None:
             place = max((n for n, low in enumerate(bounds) if found >= low), default=0)
-            counts[place][HELDOUT in problem.tags] += 1
+            counts[place][fact.heldout] += 1
     used = [n for n, pair in enumerate(counts) if sum(pair)]
     if not used:
         return []

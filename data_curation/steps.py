@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from data_curation.schema import Problem
-from data_curation.sources.files import read_parquet
-from data_curation.stages.result import Dropped, Machines, StageResult, Workplace
+from data_curation.stages.result import SCRATCH, Dropped, Machines, Notes, Workplace
 from data_curation.storage import save_bytes, save_problems
+from data_curation.stored import StoredProblems
 
 PROBLEMS, DONE = "problems.parquet", "done.json"
 
@@ -60,36 +61,38 @@ def run_step(
     folder: Path,
     key: str,
     came_in: int | None,
-    work: Callable[[Workplace], StageResult],
+    stream: Callable[[Workplace, Notes], Iterator[Problem]],
     show_progress: bool,
     sampler: Callable[..., Any] | None = None,
     policy: str = "",
     machines: Machines | None = None,
-) -> tuple[list[Problem], StepRecord]:
-    """The stage's problems and record: read back if `folder` holds a finished run under `key`, else made and stored.
+) -> tuple[StoredProblems, StepRecord]:
+    """The stage's problems and record: taken as they are if `folder` holds a finished run under `key`, else made.
 
-    The marker is written last, so a run that is killed at any point leaves either a finished stage or none.
+    Problems are written as the stage gives them. The marker is written last, so a run that is killed at any point
+    leaves either a finished stage or none.
     """
     record = _read_record(folder, key)
     if record is not None:
-        return list(read_parquet(folder / PROBLEMS)), record
+        return StoredProblems(folder / PROBLEMS), record
     started = time.monotonic()
     (folder / DONE).unlink(missing_ok=True)
-    result = work(Workplace(folder, show_progress, sampler, policy, machines))
-    problems: list[Problem] = result.problems
-    save_problems(problems, folder / PROBLEMS)
+    notes = Notes()
+    save_problems(stream(Workplace(folder, show_progress, sampler, policy, machines), notes), folder / PROBLEMS)
+    problems = StoredProblems(folder / PROBLEMS)
     record = StepRecord(
         name,
-        len(problems) + len(result.dropped) if came_in is None else came_in,
+        len(problems) + len(notes.dropped) if came_in is None else came_in,
         len(problems),
-        result.dropped,
-        result.figures,
-        result.rows,
+        notes.dropped,
+        notes.figures,
+        notes.rows,
         round(time.monotonic() - started, 2),
         False,
     )
     body = {**asdict(record), "key": key, "sha256": file_hash(folder / PROBLEMS)}
     save_bytes(json.dumps(body, indent=1).encode(), folder / DONE)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     return problems, record
 
 

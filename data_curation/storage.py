@@ -56,11 +56,14 @@ PROBLEM_SCHEMA = pa.schema(
         ("url", pa.string()),
     ]
 )
-ROWS_PER_GROUP = 512
+ROWS_PER_GROUP, CHARACTERS_PER_GROUP = 512, 8 << 20  # a group is what writing and looking up a row hold at once
 
 
 def save_problems(problems: Iterable[Problem], path: str | Path) -> None:
-    """Writes problems to .parquet, .jsonl or .jsonl.gz, replacing the file in one move; ValueError for other names."""
+    """Writes problems to .parquet, .jsonl or .jsonl.gz, replacing the file in one move; ValueError for other names.
+
+    Parquet is written as the problems come; JSON lines are made whole first.
+    """
     target = Path(path)
     if target.suffix == ".parquet":
         save_table((problem.model_dump() for problem in problems), PROBLEM_SCHEMA, target)
@@ -77,15 +80,26 @@ def save_table(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) ->
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             group: list[dict[str, Any]] = []
+            held = 0
             for row in rows:
                 group.append(row)
-                if len(group) == ROWS_PER_GROUP:
+                held += _characters(row)
+                if len(group) == ROWS_PER_GROUP or held >= CHARACTERS_PER_GROUP:
                     writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                    group = []
+                    group, held = [], 0
             if group:
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
     replace_with(write, path)
+
+
+def _characters(value: Any) -> int:
+    """Characters of all texts in a row."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(map(_characters, value.values()))
+    return sum(map(_characters, value)) if isinstance(value, list) else 8
 
 
 def save_bytes(content: bytes, path: Path) -> None:

@@ -12,7 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,8 @@ from data_curation.inputs import evaluation_set
 from data_curation.schema import Problem
 from data_curation.stages.minhash import CHUNK_TEXTS, Hashes, shingled, tokens
 from data_curation.stages.normalise import clean_statement
-from data_curation.stages.result import Dropped, StageResult, Workplace, parts_of
+from data_curation.stages.result import Dropped, Notes, Stage, Workplace, parts_of
+from data_curation.stored import light
 
 CONTAMINATED = "contaminated:"  # tag prefix of problems that are marked instead of dropped
 RARE_SHOWN = 5
@@ -155,36 +156,37 @@ def title_key(title: str) -> str:
     return " ".join(token for token in tokens(title.replace("_", " ")) if token[0].isalnum())
 
 
-def decontaminate(problems: Sequence[Problem], options: DecontaminateOptions, work: Workplace) -> StageResult:
+@Stage
+def decontaminate(
+    problems: Sequence[Problem], options: DecontaminateOptions, work: Workplace, notes: Notes
+) -> Iterator[Problem]:
     """Drops (or marks) problems that are in an evaluation set, and problems published on or after the cutoff.
 
     `rows` hold the evidence of every hit; figures count problems by evaluation set.
     """
     hits = _hits(problems, options, work)
-    kept, dropped, rows = [], [], []
     by_set: Counter[str] = Counter()
     undated = 0
     for problem, found in zip(problems, hits, strict=True):
-        rows += [asdict(hit) for hit in found]
+        notes.rows += [asdict(hit) for hit in found]
         by_set.update({hit.evaluation_set for hit in found})
         undated += problem.date is None
         if found and options.action == "drop":
-            dropped.append(Dropped(problem.id, "in an evaluation set", _said(found[0]), found[0].evaluation_id))
+            notes.dropped.append(Dropped(problem.id, "in an evaluation set", _said(found[0]), found[0].evaluation_id))
             continue
         if options.published_before is not None:
             if problem.date is not None and problem.date >= options.published_before:
-                dropped.append(Dropped(problem.id, "published after the cutoff", str(problem.date)))
+                notes.dropped.append(Dropped(problem.id, "published after the cutoff", str(problem.date)))
                 continue
             if problem.date is None and options.drop_undated:
-                dropped.append(Dropped(problem.id, "no date", f"cutoff {options.published_before}"))
+                notes.dropped.append(Dropped(problem.id, "no date", f"cutoff {options.published_before}"))
                 continue
         marks = [f"{CONTAMINATED}{name}" for name in dict.fromkeys(hit.evaluation_set for hit in found)]
         new = [mark for mark in marks if mark not in problem.tags]
-        kept.append(problem.model_copy(update={"tags": [*problem.tags, *new]}) if new else problem)
-    figures: dict[str, int | float] = {f"found in {name}": by_set[name] for name in options.against}
+        yield problem.model_copy(update={"tags": [*problem.tags, *new]}) if new else problem
+    notes.figures = {f"found in {name}": by_set[name] for name in options.against}
     if options.published_before is not None:
-        figures["problems without a date"] = undated
-    return StageResult(kept, dropped, figures, rows)
+        notes.figures["problems without a date"] = undated
 
 
 def _said(hit: Hit) -> str:
@@ -192,17 +194,17 @@ def _said(hit: Hit) -> str:
     return f"{share}, same title" if hit.why == "title" else share
 
 
-def _hits(problems: Sequence[Problem], options: DecontaminateOptions, work: Workplace) -> list[list[Hit]]:
+def _hits(problems: Sequence[Problem], options: DecontaminateOptions, work: Workplace) -> Iterator[list[Hit]]:
     if not options.against:
-        return [[] for _ in problems]
+        return repeat([], len(problems))
     index = EvaluationIndex({name: evaluation_set(name) for name in options.against}, options.words)
     parts = -(-len(problems) // CHUNK_TEXTS)
-    statements = ([p.statement for p in part] for part in parts_of(problems, CHUNK_TEXTS))
+    statements = ([p.statement for p in part] for part in parts_of(light(problems), CHUNK_TEXTS))
     for counted in work.track(work.map(index.counted, statements), parts, "n-grams", "part"):
         index.add(counted)
     search = partial(_searched, index, options)
-    found = work.track(work.map(search, parts_of(problems, CHUNK_TEXTS)), parts, "decontaminate", "part")
-    return list(chain.from_iterable(found))
+    found = work.track(work.map(search, parts_of(light(problems), CHUNK_TEXTS)), parts, "decontaminate", "part")
+    return chain.from_iterable(found)
 
 
 def _searched(index: EvaluationIndex, options: DecontaminateOptions, problems: Sequence[Problem]) -> list[list[Hit]]:

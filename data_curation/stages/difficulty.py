@@ -6,13 +6,14 @@ Never the length of a statement or a guess: a problem nobody graded is "unrated"
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from data_curation.config import DifficultyOptions
 from data_curation.schema import Problem
 from data_curation.stages.pass_rates import Rate, read_pass_rates, sampled_ids, sampled_pass_rates
-from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.stages.result import Dropped, Notes, Stage, Workplace
+from data_curation.stored import light
 
 # upper ends of the rating bands of levels 1 to 7; level 8 is open
 LEVEL_RATINGS = (1000, 1200, 1400, 1600, 1900, 2200, 2500)
@@ -21,34 +22,33 @@ RATE_TAG = "pass-rate:"
 MARKS = {"always": "always-solved", "never": "never-solved"}
 
 
-def difficulty(problems: Sequence[Problem], options: DifficultyOptions, work: Workplace) -> StageResult:
+@Stage
+def difficulty(
+    problems: Sequence[Problem], options: DifficultyOptions, work: Workplace, notes: Notes
+) -> Iterator[Problem]:
     """Fills `difficulty`, tags measured problems `pass-rate:x`, drops or marks those that give no signal.
 
     Rates come from the samples file, else from the policy passed to `curate`. `rows` hold every measured problem's
     rate with its credible interval, next to its rating and the source's label.
     """
     rates: dict[str, Rate] = {}
-    if options.samples is not None:
-        rates = read_pass_rates(options.samples, problems, work)
-    elif work.sampler is not None:
-        rates = sampled_pass_rates(problems, work.sampler, options.rollouts, work)
-    kept, dropped = [], []
-    rows: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     if options.samples is not None:
-        counts["problems of the samples that are not here"] = len(
-            sampled_ids(options.samples) - {problem.id for problem in problems}
-        )
+        rates = read_pass_rates(options.samples, problems, work)
+        here = {problem.id for problem in light(problems)}
+        counts["problems of the samples that are not here"] = len(sampled_ids(options.samples) - here)
+    elif work.sampler is not None:
+        rates = sampled_pass_rates(problems, work.sampler, options.rollouts, work)
     for problem in problems:
         rate = rates.get(problem.id)
         measured = rate is not None and rate.samples >= options.minimum_samples
         label, basis = graded(problem, rate.mean if rate is not None and measured else None, options.relabel)
         if rate is not None:
-            rows.append(_row(problem, rate, label, options.credible))
+            notes.rows.append(_row(problem, rate, label, options.credible))
         solved = None if rate is None or not measured else {rate.samples: "always", 0: "never"}.get(rate.passed)
         drop = {"always": options.drop_always_solved, "never": options.drop_never_solved}.get(solved or "", False)
         if rate is not None and drop:
-            dropped.append(Dropped(problem.id, f"{solved} solved", f"{rate.passed} of {rate.samples} samples"))
+            notes.dropped.append(Dropped(problem.id, f"{solved} solved", f"{rate.passed} of {rate.samples} samples"))
             continue
         counts[f"graded by {basis}"] += 1
         old = (RATE_TAG, *MARKS.values())
@@ -58,8 +58,8 @@ def difficulty(problems: Sequence[Problem], options: DifficultyOptions, work: Wo
         if solved is not None:
             counts[f"marked {solved} solved"] += 1
             tags.append(MARKS[solved])
-        kept.append(problem.model_copy(update={"difficulty": label, "tags": tags}))
-    return StageResult(kept, dropped, dict(sorted(counts.items())), rows)
+        yield problem.model_copy(update={"difficulty": label, "tags": tags})
+    notes.figures = dict(sorted(counts.items()))
 
 
 def _row(problem: Problem, rate: Rate, label: str, credible: float) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from itertools import chain
 
 from data_curation.config import FilterOptions
 from data_curation.schema import Problem
 from data_curation.stages.markup import IMAGE
-from data_curation.stages.result import Dropped, StageResult, Workplace, parts_of
+from data_curation.stages.result import Dropped, Notes, Stage, Workplace, parts_of
 from data_curation.stages.second_look import MANY_ANSWERS, has_many_answers
 from sandbox import checkers, languages
 
@@ -31,33 +31,35 @@ _ENGLISH = frozenset(
 )
 
 
-def filter_problems(problems: Sequence[Problem], options: FilterOptions, work: Workplace) -> StageResult:
+@Stage
+def filter_problems(
+    problems: Sequence[Problem], options: FilterOptions, work: Workplace, notes: Notes
+) -> Iterator[Problem]:
     """Drops problems by the rules of `fault` and `statement_faults`, marks those whose fault is only to be marked.
 
     Solutions in unknown languages are taken out and counted.
     """
     known = frozenset(languages.names())
-    kept, dropped, removed = [], [], 0
+    removed = 0
     marked: Counter[str] = Counter()
     looked = chain.from_iterable(work.map(partial(_looked_at, options, known), parts_of(problems)))
-    for problem, (found, marks) in zip(problems, looked, strict=True):
+    for problem, found, marks in looked:
         if found is not None:
-            dropped.append(Dropped(problem.id, *found))
+            notes.dropped.append(Dropped(problem.id, *found))
             continue
         marked.update(marks)
         solutions = [solution for solution in problem.solutions if solution.language in known]
         removed += len(problem.solutions) - len(solutions)
         tags = [*problem.tags, *(mark for mark in marks if mark not in problem.tags)]
-        kept.append(problem.model_copy(update={"solutions": solutions, "tags": tags}))
-    figures: dict[str, int | float] = {"solutions in unknown languages removed": removed}
-    figures |= {f"marked {name}": count for name, count in sorted(marked.items())}
-    return StageResult(kept, dropped, figures)
+        yield problem.model_copy(update={"solutions": solutions, "tags": tags})
+    notes.figures = {"solutions in unknown languages removed": removed}
+    notes.figures |= {f"marked {name}": count for name, count in sorted(marked.items())}
 
 
 def _looked_at(
     options: FilterOptions, known: frozenset[str], problems: Sequence[Problem]
-) -> list[tuple[tuple[str, str] | None, list[str]]]:
-    """For each problem the reason to drop it, if any, and its marks."""
+) -> list[tuple[Problem, tuple[str, str] | None, list[str]]]:
+    """Each problem with the reason to drop it, if any, and its marks."""
     result = []
     for problem in problems:
         found = fault(problem, options, known)
@@ -67,7 +69,7 @@ def _looked_at(
                 found = reason
             elif getattr(options, name) == "mark":
                 marks.append(f"{FAULT}{name}")
-        result.append((found, marks))
+        result.append((problem, found, marks))
     return result
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from data_curation.schema import Generator, Problem, Solution, Test
 from data_curation.sources.files import read_parquet
 from data_curation.stages.judging import JudgeFailure, runnable_languages
 from data_curation.stages.kept_results import Kept, computed
-from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.stages.result import SCRATCH, Dropped, Notes, Stage, Workplace
 from data_curation.storage import save_problems
 
 # a generator is given more than a solution is: it may build a large input slowly
@@ -30,25 +29,28 @@ class _Unusable(Exception):
     """Why a problem's generator gave no tests: (reason, detail)."""
 
 
-def generate(problems: Sequence[Problem], options: GenerateOptions, work: Workplace) -> StageResult:
+@Stage
+def generate(problems: Sequence[Problem], options: GenerateOptions, work: Workplace, notes: Notes) -> Iterator[Problem]:
     """Adds the generated tests to problems that have a generator, and drops those whose generation fails.
 
     With `enabled: false`, generators are left aside; a problem that has no other tests is dropped.
     """
     languages = runnable_languages()
-    made = work.folder / "made"
+    made = work.folder / SCRATCH
     made.mkdir(parents=True, exist_ok=True)
     kept_results = Kept(partial(_file, made, options), _read, _save)
     threads = len(os.sched_getaffinity(0))
-    results = computed(partial(_outcome, options, languages), problems, kept_results, work, "generate", threads)
-    shutil.rmtree(made)
-    kept = [result for result in results if isinstance(result, Problem)]
-    before = {problem.id: len(problem.tests) for problem in problems}
-    figures = {
-        "tests generated": sum(len(problem.tests) - before[problem.id] for problem in kept),
-        "generators run": sum(problem.generator is not None for problem in problems) if options.enabled else 0,
-    }
-    return StageResult(kept, [result for result in results if isinstance(result, Dropped)], figures)
+    generated, run = 0, 0
+    for before, result in computed(
+        partial(_outcome, options, languages), problems, kept_results, work, "generate", threads
+    ):
+        run += before.generator is not None and options.enabled
+        if isinstance(result, Dropped):
+            notes.dropped.append(result)
+        else:
+            generated += len(result.tests) - len(before.tests)
+            yield result
+    notes.figures = {"tests generated": generated, "generators run": run}
 
 
 def _file(made: Path, options: GenerateOptions, problem: Problem) -> Path | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,6 +17,7 @@ from data_curation.schema import Problem
 from data_curation.stages.result import Result, Workplace, parts_of
 
 PART = 4  # problems in one call on another machine
+AHEAD = 16  # problems a thread that may be begun before the first of them is done: a slow one holds up few others
 
 
 @dataclass(frozen=True)
@@ -45,37 +47,48 @@ def computed(
     work: Workplace,
     what: str,
     threads: int,
-) -> list[Result]:
-    """`compute` of every problem, in order: by threads here, or on the machines there are. `compute` can be pickled."""
+) -> Iterator[tuple[Problem, Result]]:
+    """Every problem with `compute` of it, in order: by threads here, or on the machines there are.
+
+    `compute` can be pickled. A few problems for every thread are held, whatever their number.
+    """
 
     def once(problem: Problem) -> Result:
         found = kept.get(problem)
         return kept.put(problem, compute(problem)) if found is None else found
 
-    if work.machines is None:
-        executor = ThreadPoolExecutor(threads, thread_name_prefix=what)
-        try:
-            return list(work.track(executor.map(once, problems), len(problems), what, "problem"))
-        except BaseException:  # Ctrl-C, too: the programs that the threads wait for may run for minutes
-            ending = threading.Thread(target=partial(executor.shutdown, cancel_futures=True))
-            ending.start()
-            while ending.is_alive():
-                sandbox.close()
-                ending.join(0.2)
-            raise
-        finally:
-            executor.shutdown()
-    return list(work.track(_elsewhere(compute, problems, kept, work), len(problems), what, "problem"))
+    if work.machines is not None:
+        yield from work.track(_elsewhere(compute, problems, kept, work), len(problems), what, "problem")
+        return
+    executor = ThreadPoolExecutor(threads, thread_name_prefix=what)
+    under_way: deque[tuple[Problem, Future[Result]]] = deque()
+    try:
+        for problem in work.track(problems, len(problems), what, "problem"):
+            under_way.append((problem, executor.submit(once, problem)))
+            if len(under_way) == AHEAD * threads:
+                first, future = under_way.popleft()
+                yield first, future.result()
+        for first, future in under_way:
+            yield first, future.result()
+    except BaseException:  # Ctrl-C, too: the programs that the threads wait for may run for minutes
+        ending = threading.Thread(target=partial(executor.shutdown, cancel_futures=True))
+        ending.start()
+        while ending.is_alive():
+            sandbox.close()
+            ending.join(0.2)
+        raise
+    finally:
+        executor.shutdown()
 
 
 def _elsewhere(
     compute: Callable[[Problem], Result], problems: Sequence[Problem], kept: Kept[Result], work: Workplace
-) -> Iterator[Result]:
-    known = {index: found for index, problem in enumerate(problems) if (found := kept.get(problem)) is not None}
-    todo = [problem for index, problem in enumerate(problems) if index not in known]
+) -> Iterator[tuple[Problem, Result]]:
+    todo = (problem for problem in problems if kept.get(problem) is None)
     fresh = chain.from_iterable(work.map(partial(_each, compute), parts_of(todo, PART)))
-    for index, problem in enumerate(problems):
-        yield known[index] if index in known else kept.put(problem, next(fresh))
+    for problem in problems:
+        found = kept.get(problem)
+        yield problem, kept.put(problem, next(fresh)) if found is None else found
 
 
 def _each(compute: Callable[[Problem], Result], problems: Sequence[Problem]) -> list[Result]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 
 from data_curation.config import NormaliseOptions
 from data_curation.schema import Problem
 from data_curation.stages.markup import plain_text
-from data_curation.stages.result import StageResult, Workplace, parts_of
+from data_curation.stages.result import Notes, Stage, Workplace, parts_of
 from sandbox import languages
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
@@ -28,24 +28,27 @@ _ENTITIES = {
 }
 
 
-def normalise(problems: Sequence[Problem], options: NormaliseOptions, work: Workplace) -> StageResult:
+@Stage
+def normalise(
+    problems: Sequence[Problem], options: NormaliseOptions, work: Workplace, notes: Notes
+) -> Iterator[Problem]:
     """Drops nothing; figures count the problems whose text changed and the ids that had to be made unique."""
-    result, seen, changed, renamed = [], set[str](), 0, 0
-    cleaned = chain.from_iterable(work.map(_normalised, parts_of(problems)))
-    for problem, clean in zip(problems, cleaned, strict=True):
-        changed += clean != problem
+    seen, changed, renamed = set[str](), 0, 0
+    for clean, is_changed in chain.from_iterable(work.map(_normalised, parts_of(problems))):
+        changed += is_changed
         name, copy = clean.id, 1
         while name in seen:
             copy += 1
             name = f"{clean.id}~{copy}"
         seen.add(name)
         renamed += name != clean.id
-        result.append(clean.model_copy(update={"id": name, "family": clean.family or name}))
-    return StageResult(result, figures={"text changed": changed, "id made unique": renamed})
+        yield clean.model_copy(update={"id": name, "family": clean.family or name})
+    notes.figures = {"text changed": changed, "id made unique": renamed}
 
 
-def _normalised(problems: Sequence[Problem]) -> list[Problem]:
-    return [normalised(problem) for problem in problems]
+def _normalised(problems: Sequence[Problem]) -> list[tuple[Problem, bool]]:
+    """Each problem in normal form, and whether that is another."""
+    return [(clean, clean != problem) for problem in problems for clean in [normalised(problem)]]
 
 
 def normalised(problem: Problem) -> Problem:

@@ -14,7 +14,8 @@ from data_curation.schema import Problem
 from data_curation.sources.rows import RowError
 from data_curation.sources.tables import json_rows
 from data_curation.stages.judging import judge_all
-from data_curation.stages.result import Workplace
+from data_curation.stages.result import Workplace, parts_of
+from data_curation.stored import batches
 
 # problems and n in, n programs (source text, no markup) for each problem out, in order
 Sampler = Callable[[Sequence[Problem], int], Iterable[Sequence[str]]]
@@ -90,9 +91,10 @@ def read_pass_rates(path: Path, problems: Sequence[Problem], work: Workplace) ->
             counts[name] = Rate(before.passed + found.passed, before.samples + found.samples)
         else:
             programs.setdefault(name, []).append(found)
-    for name, rate in _judged(problems, programs, work).items():
-        before = counts.get(name, Rate(0, 0))
-        counts[name] = Rate(before.passed + rate.passed, before.samples + rate.samples)
+    for batch in batches((problem for problem in problems if problem.id in programs), 512, 64 << 20):
+        for name, rate in _judged(batch, programs, work).items():
+            before = counts.get(name, Rate(0, 0))
+            counts[name] = Rate(before.passed + rate.passed, before.samples + rate.samples)
     return counts
 
 
@@ -188,17 +190,16 @@ def sampled_pass_rates(
             known[key] = Rate(passed, samples)
     work.folder.mkdir(parents=True, exist_ok=True)
     keys = {problem.id: f"{work.policy} {rollouts} {problem.id} {problem.fingerprint}" for problem in problems}
-    todo = [problem for problem in problems if keys[problem.id] not in known and problem.tests]
+    todo = (problem for problem in problems if keys[problem.id] not in known and problem.tests)
     with journal.open("a", encoding="utf-8") as stream:
-        for start in range(0, len(todo), BATCH_PROBLEMS):
-            batch = todo[start : start + BATCH_PROBLEMS]
+        for batch in parts_of(todo, BATCH_PROBLEMS):
             asked = zip(batch, sampler(batch, rollouts), strict=True)
             programs = {problem.id: [(program, "python") for program in found] for problem, found in asked}
             for name, rate in _judged(batch, programs, work).items():
                 known[keys[name]] = rate
                 stream.write(json.dumps([keys[name], rate.passed, rate.samples]) + "\n")
             stream.flush()
-    return {problem.id: known[keys[problem.id]] for problem in problems if keys[problem.id] in known}
+    return {name: known[key] for name, key in keys.items() if key in known}
 
 
 def _judged(

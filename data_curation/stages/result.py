@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tqdm import tqdm
+
+from data_curation.schema import Problem
 
 Item = TypeVar("Item")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
+Options = TypeVar("Options")
 PART_PROBLEMS = 64
+SCRATCH = "scratch"  # in a stage's folder: removed when the stage is done
 
 
 @dataclass(frozen=True)
@@ -26,13 +31,22 @@ class Dropped:
 
 
 @dataclass
-class StageResult:
-    """`problems` go on in order; `figures` are the stage's own counts and rates; `rows` are per-problem records."""
+class Notes:
+    """What a stage says of its work besides the problems that go on; complete when the last of them has come.
 
-    problems: list[Any]
+    `figures` are the stage's own counts and rates; `rows` are per-problem records.
+    """
+
     dropped: list[Dropped] = field(default_factory=list)
-    figures: Mapping[str, int | float] = field(default_factory=dict)
+    figures: dict[str, int | float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class StageResult(Notes):
+    """The notes, and the problems that go on, in order."""
+
+    problems: list[Problem] = field(default_factory=list)
 
 
 class Machines(Protocol):
@@ -63,9 +77,25 @@ class Workplace:
         return tqdm(items, total=total, desc=what, unit=unit, disable=disable, leave=False)
 
 
-def parts_of(items: Sequence[Item], size: int = PART_PROBLEMS) -> Iterator[list[Item]]:
+def parts_of(items: Iterable[Item], size: int = PART_PROBLEMS) -> Iterator[list[Item]]:
     """The items in lists of `size`."""
-    return (list(items[start : start + size]) for start in range(0, len(items), size))
+    source = iter(items)
+    while part := list(islice(source, size)):
+        yield part
 
 
-StageFunction = Callable[..., StageResult]
+class Stage(Generic[Options]):
+    """A stage, from the generator that does its work: problems in, problems out, and its notes.
+
+    `stream` holds few problems at a time if the sequence it reads does; calling the stage gives all in a list.
+    """
+
+    def __init__(self, stream: Callable[[Sequence[Problem], Options, Workplace, Notes], Iterator[Problem]]) -> None:
+        self.stream = stream
+        self.module = stream.__module__
+        self.__doc__ = stream.__doc__
+
+    def __call__(self, problems: Sequence[Problem], options: Options, work: Workplace) -> StageResult:
+        notes = Notes()
+        kept = list(self.stream(problems, options, work, notes))
+        return StageResult(notes.dropped, notes.figures, notes.rows, kept)

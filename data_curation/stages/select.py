@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from data_curation.config import SelectOptions
 from data_curation.families import unit_hash
 from data_curation.schema import Problem
 from data_curation.stages.difficulty import UNRATED, measured_rate
-from data_curation.stages.result import StageResult, Workplace
+from data_curation.stages.result import Notes, Stage, Workplace
 from data_curation.stages.split import HELDOUT
+from data_curation.stored import light
 
 STAGE1, STAGE2 = "stage1", "stage2"
 RATING_STEP = 100
 
 
-def select(problems: Sequence[Problem], options: SelectOptions, work: Workplace) -> StageResult:
+@Stage
+def select(problems: Sequence[Problem], options: SelectOptions, work: Workplace, notes: Notes) -> Iterator[Problem]:
     """Tags training problems stage1 and stage2 and drops none; figures count stage 1 by difficulty."""
     if options.stage1 is None and options.stage2 is None:
-        return StageResult(list(problems))
-    train = [problem for problem in problems if HELDOUT not in problem.tags]
+        yield from problems
+        return
+    # the texts have no say, and are not held
+    train = [p.model_copy(update={"statement": ""}) for p in light(problems) if HELDOUT not in p.tags]
     hard: list[Problem] = []
     if options.stage2 is not None:
         rates = {problem.id: measured_rate(problem) for problem in train}
@@ -39,15 +43,13 @@ def select(problems: Sequence[Problem], options: SelectOptions, work: Workplace)
         spread = evenly_spread(rest, options.stage1, options.stage1_bins, options.seed)
     names = {STAGE1: {p.id for p in spread}, STAGE2: {p.id for p in hard}}
     chosen = {STAGE1: options.stage1 is not None, STAGE2: options.stage2 is not None}
-    kept = []
     for problem in problems:
         tags = [tag for tag in problem.tags if not chosen.get(tag)]
         tags += [tag for tag, members in names.items() if problem.id in members]
-        kept.append(problem.model_copy(update={"tags": tags}))
-    figures: dict[str, int | float] = {name: len(members) for name, members in names.items() if chosen[name]}
+        yield problem.model_copy(update={"tags": tags})
+    notes.figures = {name: len(members) for name, members in names.items() if chosen[name]}
     counts = Counter(difficulty_bin(problem, options.stage1_bins) for problem in spread)
-    figures |= {f"stage1, {name}": count for name, count in sorted(counts.items())}
-    return StageResult(kept, [], figures)
+    notes.figures |= {f"stage1, {name}": count for name, count in sorted(counts.items())}
 
 
 def ranked_by_hardness(problems: Sequence[Problem]) -> list[Problem]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from data_curation.config import SplitOptions
 from data_curation.families import is_heldout
 from data_curation.schema import Problem
-from data_curation.stages.result import StageResult, Workplace
+from data_curation.stages.result import Notes, Stage, Workplace
+from data_curation.stored import light
 
 TRAIN, HELDOUT = "split:train", "split:heldout"
 
 
-def split(problems: Sequence[Problem], options: SplitOptions, work: Workplace) -> StageResult:
+@Stage
+def split(problems: Sequence[Problem], options: SplitOptions, work: Workplace, notes: Notes) -> Iterator[Problem]:
     """Tags every problem split:train or split:heldout and drops none.
 
     A problem published on `heldout_from` or later takes its family to the held-out side. Then a source's own tag
@@ -20,23 +23,25 @@ def split(problems: Sequence[Problem], options: SplitOptions, work: Workplace) -
     adding problems never moves one that was there before.
     """
     said: dict[str, str] = {}
-    for problem in problems:
+    for problem in light(problems):
         if options.heldout_from is not None and problem.date is not None and problem.date >= options.heldout_from:
             said[_family(problem)] = HELDOUT
         for tag in problem.tags:
             if tag in (TRAIN, HELDOUT) and said.get(_family(problem)) != HELDOUT:
                 said[_family(problem)] = tag
-    kept = []
+    counts: Counter[str] = Counter()
     for problem in problems:
         family = _family(problem)
         side = said.get(family) or (HELDOUT if is_heldout(family, options.heldout) else TRAIN)
         tags = [tag for tag in problem.tags if tag not in (TRAIN, HELDOUT)]
-        kept.append(problem.model_copy(update={"tags": [*tags, side]}))
-    heldout = sum(HELDOUT in problem.tags for problem in kept)
-    by_source = sum(_family(problem) in said for problem in problems)
-    return StageResult(
-        kept, figures={"train": len(kept) - heldout, "held out": heldout, "split given by the source": by_source}
-    )
+        counts[side] += 1
+        counts["source"] += family in said
+        yield problem.model_copy(update={"tags": [*tags, side]})
+    notes.figures = {
+        "train": counts[TRAIN],
+        "held out": counts[HELDOUT],
+        "split given by the source": counts["source"],
+    }
 
 
 def _family(problem: Problem) -> str:

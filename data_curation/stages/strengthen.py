@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from data_curation.stages.input_mutation import mutated_inputs
 from data_curation.stages.judging import runnable_languages
 from data_curation.stages.kept_results import Kept, computed
 from data_curation.stages.mutants import mutants
-from data_curation.stages.result import StageResult, Workplace
+from data_curation.stages.result import Notes, Stage, Workplace
 from data_curation.stages.stated_constraints import Constraints, promises, stated_constraints
 from data_curation.storage import save_bytes
 from sandbox import Verdict
@@ -70,23 +70,30 @@ class Strength:
     skipped: str = ""  # why nothing was tried, or why it was given up
 
 
-def strengthen(problems: Sequence[Problem], options: StrengthenOptions, work: Workplace) -> StageResult:
+@Stage
+def strengthen(
+    problems: Sequence[Problem], options: StrengthenOptions, work: Workplace, notes: Notes
+) -> Iterator[Problem]:
     """Drops nothing; `rows` say for every problem what its tests let through before and after.
 
     False-positive rate: share of wrong programs that pass all tests; the figures give it before and after, for the
     programs that chose the tests and for those that did not.
     """
     if not options.enabled:
-        return StageResult(list(problems))
+        yield from problems
+        return
     made = work.folder / "made"
     made.mkdir(parents=True, exist_ok=True)
     languages = runnable_languages()
     kept_results = Kept(partial(_file, made, options), _read, _save)
     threads = 2 * len(os.sched_getaffinity(0))
     compute = partial(strengthened, options=options, languages=languages)
-    found = computed(compute, problems, kept_results, work, "strengthen", threads)
-    kept = [_with_tests(problem, tests, strength) for problem, (tests, strength) in zip(problems, found, strict=True)]
-    return StageResult(kept, [], _figures([s for _, s in found]), [asdict(strength) for _, strength in found])
+    found = []
+    for problem, (tests, strength) in computed(compute, problems, kept_results, work, "strengthen", threads):
+        found.append(strength)
+        yield _with_tests(problem, tests, strength)
+    notes.rows = [asdict(strength) for strength in found]
+    notes.figures = _figures(found)
 
 
 def _with_tests(problem: Problem, tests: Sequence[Test], strength: Strength) -> Problem:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from data_curation.config import VerifyOptions
 from data_curation.families import unit_hash
 from data_curation.schema import Problem, Solution
 from data_curation.stages.judging import Run, judge_all, runnable_languages, submission
-from data_curation.stages.result import Dropped, StageResult, Workplace
+from data_curation.stages.result import Dropped, Notes, Stage, Workplace
 from data_curation.stages.second_look import Trial, fits, has_many_answers, may_change, raised_limit, speeds, trials
 from data_curation.stages.thinning import thinned
+from data_curation.stored import batches
 
 JOURNAL = "journal.jsonl"
+# problems judged together: enough that the workers are seldom idle, few enough that their tests can be held
+BATCH_PROBLEMS, BATCH_CHARACTERS = 512, 64 << 20
 _TIME_OUTS = ("TLE", "ILE")
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
@@ -50,36 +53,48 @@ class Outcome:
     speeds: list[dict[str, Any]] = field(default_factory=list)  # of the accepted solutions, by language
 
 
-def verify(problems: Sequence[Problem], options: VerifyOptions, work: Workplace) -> StageResult:
+@Stage
+def verify(problems: Sequence[Problem], options: VerifyOptions, work: Workplace, notes: Notes) -> Iterator[Problem]:
     """Drops problems whose accepted solutions fail and cannot be made to pass by a wider limit or a fitting checker.
 
     True-positive rate: share of accepted solutions the tests accept. True-negative rate: share of wrong solutions
     they reject. Figures give both over all problems that came in, dropped and repaired ones included as they came.
     """
-    slim = [_slim(problem, options) for problem in problems]
     journal = _Journal(work)
     languages = runnable_languages()
+    outcomes: list[Outcome] = []
+    tracked = work.track(problems, len(problems), "verify", "problem")
+    for batch in batches(tracked, BATCH_PROBLEMS, BATCH_CHARACTERS):
+        found = _outcomes(batch, options, journal, languages)
+        for problem, outcome in found:
+            fault = _fault(outcome, options)
+            if fault is None:
+                yield problem
+            else:
+                notes.dropped.append(Dropped(problem.id, *fault))
+            outcomes.append(outcome)
+    notes.rows = [asdict(outcome) for outcome in outcomes]
+    notes.figures = _figures(outcomes)
+
+
+def _outcomes(
+    problems: Sequence[Problem], options: VerifyOptions, journal: _Journal, languages: frozenset[str]
+) -> list[tuple[Problem, Outcome]]:
+    """Each problem, thinned and repaired where need be, with what became of its solutions."""
+    slim = [_slim(problem, options) for problem in problems]
     plan = [
         (problem, solution)
         for problem in slim
         for solution in problem.solutions
         if problem.tests and _is_run(problem, solution, options, languages)
     ]
-    journal.judge([_Task(problem, solution) for problem, solution in plan], "verify")
+    journal.judge([_Task(problem, solution) for problem, solution in plan], "programs")
     again = [_Task(p, s, 2) for p, s in plan if s.verdict == "accepted" and may_change(s)] if options.repeat else []
     journal.judge([task for task in again if journal[_Task(task.problem, task.solution)].verdict == "AC"], "repeat")
     outcomes = [_outcome(problem, options, journal, languages) for problem in slim]
     for outcome, before, after in zip(outcomes, problems, slim, strict=True):
         outcome.thinned = len(before.tests) - len(after.tests)
-    repaired = _second_look(slim, outcomes, options, journal, languages)
-    kept, dropped = [], []
-    for problem, outcome in zip(repaired, outcomes, strict=True):
-        fault = _fault(outcome, options)
-        if fault is None:
-            kept.append(problem)
-        else:
-            dropped.append(Dropped(problem.id, *fault))
-    return StageResult(kept, dropped, _figures(outcomes), [asdict(outcome) for outcome in outcomes])
+    return list(zip(_second_look(slim, outcomes, options, journal, languages), outcomes, strict=True))
 
 
 def _slim(problem: Problem, options: VerifyOptions) -> Problem:

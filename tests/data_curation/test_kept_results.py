@@ -33,7 +33,7 @@ def compute(problem):
 problems = [Problem(id=str(n), statement="Wait.") for n in range(6)]
 kept = Kept(lambda problem: None, None, None)
 try:
-    computed(compute, problems, kept, Workplace(Path(sys.argv[1])), "wait", 2)
+    list(computed(compute, problems, kept, Workplace(Path(sys.argv[1])), "wait", 2))
 except KeyboardInterrupt:
     print("interrupted; the next judge is", sandbox.judge("print(1)", [sandbox.TestCase("", "1")]).verdict)
 """
@@ -64,5 +64,5 @@ def test_a_failure_ends_the_others_and_keeps_what_was_done(tmp_path: Path) -> No
     kept = Kept[int](lambda problem: tmp_path / problem.id, lambda file: int(file.read_text()), save)
     problems = [Problem(id=str(number), statement="Wait.") for number in range(4)]
     with pytest.raises(RuntimeError, match="the second fails"):
-        computed(compute, problems, kept, Workplace(tmp_path), "wait", 3)
+        list(computed(compute, problems, kept, Workplace(tmp_path), "wait", 3))
     assert (tmp_path / "0").read_text() == "0" and not (tmp_path / "1").exists()

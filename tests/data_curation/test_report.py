@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from data_curation import CurationConfig, Problem, Solution, Test, curate
 from data_curation.excerpts import SHOWN_CHARACTERS, duplicate_pairs, excerpt, side_by_side
+from data_curation.facts import Fact
 from data_curation.pipeline import NothingLeft
 from data_curation.report import charts
 from data_curation.stages.split import HELDOUT
@@ -123,10 +124,13 @@ def test_charts_count_every_problem_once_and_hold_out_apart():
         problem("c", difficulty="3", rating=9000),
         problem("d", tests=[{"input": "x" * 5000, "output": "y"}] * 3, date=datetime.date(2023, 3, 1)),
     ]
-    found = dict(charts(problems))
+    found = dict(charts([Fact.of(problem) for problem in problems]))
     assert found["Difficulty"] == [("3", 1, 0), ("easy", 0, 1), ("hard", 1, 0), ("not stated", 1, 0)]
     assert found["Contest year"] == [("2020", 1, 0), ("2022", 0, 1), ("2023", 1, 0)]
-    assert dict(charts(problems[:2]))["Contest month"] == [("2020-05", 1, 0), ("2022-01", 0, 1)]
+    assert dict(charts([Fact.of(problem) for problem in problems[:2]]))["Contest month"] == [
+        ("2020-05", 1, 0),
+        ("2022-01", 0, 1),
+    ]
     assert found["Rating"][0] == ("0 to 799", 0, 1)
     assert found["Rating"][-1] == ("3,200 or more", 1, 0)
     assert found["Tests per problem"] == [("1", 2, 1), ("2", 0, 0), ("3 to 4", 1, 0)]

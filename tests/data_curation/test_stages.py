@@ -200,7 +200,7 @@ def test_generated_tests_take_their_outputs_from_the_accepted_solution(work):
 def test_a_generator_that_does_not_work_drops_its_problem(work, fields, reason):
     result = generate([problem(**fields)], GenerateOptions(maximum_input_mb=0.01), work)
     assert [dropped.reason for dropped in result.dropped] == [reason]
-    assert not list(work.folder.iterdir())
+    assert not [path for path in work.folder.rglob("*") if path.is_file()]
 
 
 def test_generators_can_be_left_aside(work):
