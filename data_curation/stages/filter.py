@@ -11,8 +11,9 @@ from itertools import chain
 from data_curation.config import FilterOptions
 from data_curation.schema import Problem
 from data_curation.stages.markup import IMAGE
-from data_curation.stages.result import Dropped, Notes, Stage, Workplace, parts_of
+from data_curation.stages.result import PART_CHARACTERS, PART_PROBLEMS, Dropped, Notes, Stage, Workplace
 from data_curation.stages.second_look import MANY_ANSWERS, has_many_answers
+from data_curation.stored import batches
 from sandbox import checkers, languages
 
 FAULT = "fault:"  # tag prefix of statements that are marked instead of dropped
@@ -42,7 +43,9 @@ def filter_problems(
     known = frozenset(languages.names())
     removed = 0
     marked: Counter[str] = Counter()
-    looked = chain.from_iterable(work.map(partial(_looked_at, options, known), parts_of(problems)))
+    looked = chain.from_iterable(
+        work.map(partial(_looked_at, options, known), batches(problems, PART_PROBLEMS, PART_CHARACTERS))
+    )
     for problem, found, marks in looked:
         if found is not None:
             notes.dropped.append(Dropped(problem.id, *found))

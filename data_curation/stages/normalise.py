@@ -10,7 +10,8 @@ from itertools import chain
 from data_curation.config import NormaliseOptions
 from data_curation.schema import Problem
 from data_curation.stages.markup import plain_text
-from data_curation.stages.result import Notes, Stage, Workplace, parts_of
+from data_curation.stages.result import PART_CHARACTERS, PART_PROBLEMS, Notes, Stage, Workplace
+from data_curation.stored import batches
 from sandbox import languages
 
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
@@ -34,7 +35,9 @@ def normalise(
 ) -> Iterator[Problem]:
     """Drops nothing; figures count the problems whose text changed and the ids that had to be made unique."""
     seen, changed, renamed = set[str](), 0, 0
-    for clean, is_changed in chain.from_iterable(work.map(_normalised, parts_of(problems))):
+    for clean, is_changed in chain.from_iterable(
+        work.map(_normalised, batches(problems, PART_PROBLEMS, PART_CHARACTERS))
+    ):
         changed += is_changed
         name, copy = clean.id, 1
         while name in seen:

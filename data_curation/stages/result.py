@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 Options = TypeVar("Options")
-PART_PROBLEMS = 64
+PART_PROBLEMS, PART_CHARACTERS = 64, 4 << 20
 SCRATCH = "scratch"  # in a stage's folder: removed when the stage is done
 
 

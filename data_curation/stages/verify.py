@@ -26,7 +26,7 @@ from data_curation.stored import batches
 
 JOURNAL = "journal.jsonl"
 # problems judged together: enough that the workers are seldom idle, few enough that their tests can be held
-BATCH_PROBLEMS, BATCH_CHARACTERS = 512, 64 << 20
+BATCH_PROBLEMS, BATCH_CHARACTERS = 512, 32 << 20
 _TIME_OUTS = ("TLE", "ILE")
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 

@@ -14,6 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_curation import Problem, Test, storage
+from data_curation.stored import StoredProblems
+
 ROWS, ROW_MB, ALLOWED_MB = 130, 1, 64
 COUNT = """
 import resource, sys
@@ -65,3 +68,44 @@ def test_a_large_source_is_read_in_little_memory(tmp_path, name):
     assert found.returncode == 0, found.stderr
     count, growth = map(int, found.stdout.split())
     assert count == ROWS and growth < ALLOWED_MB < ROWS * ROW_MB / 2
+
+
+def test_stored_problems_are_a_sequence_that_reads_what_it_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "CHARACTERS_PER_GROUP", 2000)
+    problems = [
+        Problem(id=f"p{n}", statement=f"Print {n}.", tests=[Test(input="7" * n * 10, output="1")], tags=[f"t{n % 3}"])
+        for n in range(60)
+    ]
+    storage.save_problems(problems, tmp_path / "p.parquet")
+    stored = StoredProblems(tmp_path / "p.parquet")
+    assert len(stored) == 60 and stored == problems and problems == list(stored)
+    assert [stored[n] for n in (59, 0, 31, -1)] == [problems[n] for n in (59, 0, 31, -1)]
+    assert stored[5:9] == problems[5:9] and stored != problems[:-1]
+    assert [p.tags for p in stored.light()] == [p.tags for p in problems]
+    assert not any(p.tests for p in stored.light())
+    with pytest.raises(IndexError):
+        stored[60]
+
+
+CURATED = """
+import resource, sys
+from data_curation import CurationConfig, curate
+import data_curation.pipeline
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+before = peak()
+result = curate(CurationConfig(sources=(sys.argv[1],)), sys.argv[2], show_progress=False)
+print(len(result.train) + len(result.heldout), peak() - before)
+"""
+
+
+def test_a_whole_run_takes_less_memory_than_the_tests_that_pass_through_it(tmp_path):
+    with gzip.open(tmp_path / "p.jsonl.gz", "wt", compresslevel=1) as stream:
+        for n in range(2 * ROWS):
+            statement = f"Print the number {n} of the given list, and the numbers after it, in one line."
+            tests = [{"input": f"{n:>1000000}", "output": str(n)}]
+            row = {"id": f"p{n}", "title": f"Case {n}a", "statement": statement, "tests": tests}
+            stream.write(json.dumps(row) + "\n")
+    command = [sys.executable, "-c", CURATED, str(tmp_path / "p.jsonl.gz"), str(tmp_path / "out")]
+    counted, grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
+    assert int(counted) > 0 and int(grown) < 2 * ROWS * ROW_MB * 0.85
