@@ -7,7 +7,8 @@ small batch and cheap in a full one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 from rlvr.moe.facts import ModelFacts
 from rlvr.serving.hardware import Hardware
@@ -123,17 +124,33 @@ class StepModel:
 def fitted(model: StepModel, measured: list[tuple[int, int, float]]) -> Efficiency:
     """Returns the efficiency under which `model` fits measured decode steps (batch, context, seconds) best.
 
-    Least squares in bandwidth share and fixed overhead on the relative error; needs two different points.
-    Raises ValueError for fewer.
+    Least squares of the relative error in the shares of bandwidth and FLOP/s and in the fixed cost of a step. A share
+    that none of the steps is bound by stays as it was. Raises ValueError for steps at fewer than two batch sizes.
     """
     import numpy as np
+    from scipy.optimize import least_squares
 
     if len({(batch, context) for batch, context, _ in measured}) < 2:
         raise ValueError("fitting needs measured steps at two batch sizes at least")
-    device = model.hardware.device
-    ideal = np.array([model.decode_bytes(b, c) / model.tp / device.bandwidth for b, c, _ in measured])
-    seconds = np.array([s for _, _, s in measured])
-    design = np.stack([ideal, np.ones_like(ideal)], axis=1) / seconds[:, None]
-    solution, *_ = np.linalg.lstsq(design, np.ones_like(seconds), rcond=None)
-    inverse, overhead = max(float(solution[0]), 1e-6), max(float(solution[1]), 0.0)
-    return Efficiency(min(1.0, 1 / inverse), model.efficiency.flops, model.efficiency.link, overhead)
+    shortest = min(seconds for *_, seconds in measured)
+
+    given = [math.log2(model.efficiency.bandwidth), math.log2(model.efficiency.flops)]
+
+    def efficiency(point: np.ndarray) -> Efficiency:
+        bandwidth, flops, overhead = map(float, point)
+        return replace(model.efficiency, bandwidth=2.0**bandwidth, flops=2.0**flops, overhead=overhead * shortest)
+
+    def errors(point: np.ndarray) -> np.ndarray:
+        candidate = replace(model, efficiency=efficiency(point))
+        return np.array([candidate.decode_step(batch, context) / seconds - 1.0 for batch, context, seconds in measured])
+
+    starts = [(given[0] - low, given[1] - less, 0.1) for low in (0, 2, 4) for less in (0, 2, 4)]
+    bounds = ([-20, -20, 0], [0, 0, 1])
+    found = [least_squares(errors, start, bounds=bounds, xtol=1e-12, ftol=1e-12) for start in starts]
+    point = min(found, key=lambda one: one.cost).x
+    for share, assumed in enumerate(given):
+        other = point.copy()
+        other[share] = assumed
+        if np.allclose(errors(other), errors(point), atol=1e-9):
+            point = other
+    return efficiency(point)

@@ -151,8 +151,19 @@ def test_measured_steps_calibrate_the_model(facts: dict[str, ModelFacts]) -> Non
     found = fitted(StepModel(facts["qwen3-30b-a3b"], hardware), points)
     assert found.bandwidth == pytest.approx(0.55, rel=1e-3)
     assert found.overhead == pytest.approx(3e-3, rel=1e-3)
+    assert found.flops == 0.5  # no step was bound by it
     with pytest.raises(ValueError, match="two batch sizes"):
         fitted(truth, points[:1])
+
+
+def test_measured_steps_of_large_batches_give_the_share_of_arithmetic_too(facts: dict[str, ModelFacts]) -> None:
+    hardware = parse_hardware("CPU:16")
+    model = StepModel(facts["qwen2.5-coder-7b-instruct"], hardware)
+    truth = dataclasses.replace(model, efficiency=Efficiency(bandwidth=0.4, flops=0.1, overhead=0.02))
+    found = fitted(model, [(b, 256, truth.decode_step(b, 256)) for b in (1, 2, 32, 128)])
+    assert found.bandwidth == pytest.approx(0.4, rel=1e-2) and found.flops == pytest.approx(0.1, rel=1e-2)
+    unseen = dataclasses.replace(model, efficiency=found).decode_step(64, 300)
+    assert unseen == pytest.approx(truth.decode_step(64, 300), rel=1e-2)
 
 
 def test_the_command_explains_itself_and_prints_json() -> None:
