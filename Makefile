@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	  echo "no Python with venv found: install Python >= 3.11 with its venv module, or say make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$$($(BIN)/python --version) is too old: Python >= 3.11 is needed; say make PYTHON=/path/to/python3.11 (after rm -r $(VENV))" >&2; exit 1; }
+	@echo "installing into $(VENV): torch and the training stack, for some minutes without a word"
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) $(PIP_ARGS) --editable '.[$(EXTRAS)]'
 	@touch $@
 

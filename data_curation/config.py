@@ -16,7 +16,7 @@ Depths = Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_leng
 
 
 class _Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PipelineOptions(_Options):
@@ -163,7 +163,7 @@ class OutputOptions(_Options):
 class CurationConfig(_Options):
     """A curation recipe. `sources` are names as `load_problems` takes them."""
 
-    name: str = "curation"
+    name: Annotated[str, Field(pattern=r"^[^/]*[^/.][^/]*$")] = "curation"  # of a folder: no slash
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("builtin",)
     seed: int = 0
     limit: Annotated[int, Field(ge=1)] | None = None  # problems per source, for a quick look

@@ -32,13 +32,9 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Check and print the reso
 
 def config_option(default: str | None = None) -> Callable[[Any], Any]:
     """The --config option of a verb."""
-    return click.option(
-        "--config",
-        type=click.Path(path_type=Path),
-        default=default,
-        required=default is None,
-        help=f"Recipe (YAML).{f' Default: {default}' if default else ''}",
-    )
+    if default is None:  # click takes a default of None, once given, for an answer
+        return click.option("--config", type=click.Path(path_type=Path), required=True, help="Recipe (YAML).")
+    return click.option("--config", type=click.Path(path_type=Path), default=default, help=f"Default: {default}")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -59,11 +55,12 @@ def cli() -> None:
 @DRY_RUN
 def quickstart(config: Path | None, model: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Walk the whole road with a tiny model on this machine, in minutes."""
-    from rlvr.config import QuickstartRecipe, load_recipe
+    from rlvr.config import QuickstartRecipe, load_recipe, require_folder
     from rlvr.config.quickstart import TINY_MOE
 
     overrides = (*(TINY_MOE if model == "tiny-moe" else ()), *overrides)
     recipe = load_recipe(QuickstartRecipe, config or CONFIGS / "quickstart.yaml", overrides)
+    require_folder("output_dir", recipe.output_dir)
     if dry_run:
         return _show(recipe, recipe.output_dir)
     from rlvr.quickstart import quickstart as run
@@ -83,11 +80,12 @@ def curate(
 ) -> None:
     """Turn raw problem sets into verified, deduplicated, graded problems."""
     from data_curation import CurationConfig
-    from rlvr.config import load_recipe
+    from rlvr.config import load_recipe, require_folder
 
     extra = [f"limit={limit}"] if limit else []
     recipe = load_recipe(CurationConfig, config, [*overrides, *extra])
     out = out or Path("outputs") / recipe.name
+    require_folder("--out", out)
     from data_curation.inputs import faults_of_inputs
     from data_curation.pipeline import curate as run
 
@@ -111,13 +109,14 @@ def curate(
 @DRY_RUN
 def sft(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Fine-tune on demonstrations (TRL's SFTTrainer)."""
-    from rlvr.config import SFTRecipe, load_recipe
+    from rlvr.config import SFTRecipe, load_recipe, require_folder
     from rlvr.config.inputs import require_inputs
 
     recipe = load_recipe(SFTRecipe, config, overrides)
+    require_folder("output_dir", recipe.output_dir)
     if dry_run:
-        _show_memory(recipe)
-        _show_missing(recipe)
+        if not _show_missing(recipe):
+            _show_memory(recipe)
         return _show(recipe, recipe.output_dir)
     require_inputs(recipe)
     from rlvr.training.sft import train_sft
@@ -131,14 +130,15 @@ def sft(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
 @DRY_RUN
 def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Run one GRPO stage. On several processes: accelerate launch scripts/train_grpo.py with the same arguments."""
-    from rlvr.config import GRPORecipe, load_recipe
+    from rlvr.config import GRPORecipe, load_recipe, require_folder
     from rlvr.config.inputs import require_inputs
 
     recipe = load_recipe(GRPORecipe, config, overrides)
+    require_folder("output_dir", recipe.output_dir)
     if dry_run:
         click.echo(f"# {recipe.arithmetic(int(os.environ.get('WORLD_SIZE', '1')))}")
-        _show_memory(recipe)
-        _show_missing(recipe)
+        if not _show_missing(recipe):
+            _show_memory(recipe)
         return _show(recipe, recipe.output_dir)
     require_inputs(recipe)
     from rlvr.training.grpo import train_grpo
@@ -215,12 +215,17 @@ def _show(recipe: BaseModel, folder: str | Path) -> None:
     click.echo(f"# written to {path}", err=True)
 
 
-def _show_missing(recipe: Any) -> None:
-    """A dry run may come before the stage that makes its inputs: they are named, not refused."""
+def _show_missing(recipe: Any) -> bool:
+    """A dry run may come before the stage that makes its inputs: they are named, not refused.
+
+    Returns whether the model is among them.
+    """
     from rlvr.config.inputs import missing_inputs
 
-    for line in missing_inputs(recipe):
+    lines = missing_inputs(recipe)
+    for line in lines:
         click.echo(f"# not there yet: {line}", err=True)
+    return any(line.startswith("model ") for line in lines)
 
 
 def _show_memory(recipe: Any) -> None:
@@ -301,7 +306,8 @@ def main() -> None:
         if os.environ.get("RLVR_TRACEBACK"):
             raise
         if _is_users_to_mend(error):
-            print(f"rlvr: {error}", file=sys.stderr)
+            for line in str(error).splitlines() or [type(error).__name__]:
+                print(f"rlvr: {line}", file=sys.stderr)
             raise SystemExit(getattr(error, "exit_code", 2)) from None
         if (trouble := _trouble_of_the_system(error)) is not None:
             print(f"rlvr: {trouble}; the same command continues once that is mended", file=sys.stderr)

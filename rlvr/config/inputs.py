@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from data_curation import iter_problems
@@ -11,6 +12,7 @@ from rlvr.config.grpo import GRPORecipe
 from rlvr.config.load import RecipeError
 from rlvr.config.lora import lora_faults
 from rlvr.config.sft import SFTRecipe
+from rlvr.evaluation.suites import load_suites
 from rlvr.models import ModelUnavailable, resolve_model
 
 
@@ -19,6 +21,8 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
     checks: list[Callable[[], object]] = [lambda: resolve_model(recipe.model.name_or_path)]
     if isinstance(recipe, GRPORecipe):
         checks.append(lambda: next(iter_problems(recipe.data.problems), None))
+        if (schedule := recipe.evaluation) is not None:
+            checks.append(lambda: load_suites(schedule.suite))
     else:
         checks.append(lambda: _existing(recipe.data))
         if (arena := recipe.arena) is not None:
@@ -29,6 +33,11 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
             check()
         except (ModelUnavailable, FileNotFoundError, ValueError) as error:
             lines.append(str(error))
+    lines += [
+        f"tracking.report_to: {name} is not installed; pip install {name}"
+        for name in recipe.tracking.report_to
+        if find_spec(name) is None
+    ]
     return lines + adapter_faults(recipe)
 
 

@@ -7,10 +7,10 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class RecipeError(ValueError):
@@ -18,9 +18,32 @@ class RecipeError(ValueError):
 
 
 class Strict(BaseModel):
-    """Base of every recipe section: immutable, unknown keys refused."""
+    """Base of every recipe section: immutable; unknown keys, infinities and truth values for numbers refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(name)
+            if isinstance(value, bool) and field is not None:
+                kinds = set(get_args(field.annotation)) or {field.annotation}
+                if kinds & {int, float} and bool not in kinds:
+                    raise ValueError(f"{name}: a number is wanted (got {str(value).lower()})")
+        return values
+
+
+def _folder_name(name: str) -> str:
+    if not name.strip() or "/" in name or name in (".", ".."):
+        raise ValueError(f"a name for a folder, without / (got {name!r}); `output_dir` says where it lies")
+    return name
+
+
+RunName = Annotated[str, AfterValidator(_folder_name)]
+
+# A key that only one kind of recipe has at its top, and the verb that reads it.
+_VERBS = {"stage1": "quickstart", "sources": "curate", "grpo": "train", "sft": "sft", "suite": "evaluate"}
 
 
 R = TypeVar("R", bound=BaseModel)
@@ -37,13 +60,33 @@ def load_recipe(recipe: type[R], path: str | os.PathLike[str] | None, overrides:
 
 def recipe_from(recipe: type[R], values: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> R:
     """Returns the recipe of `values` with `overrides` applied; errors as of `load_recipe`, naming `where`."""
-    for override in overrides:
-        _apply(values, override)
+    verb = next((verb for key, verb in _VERBS.items() if key in values), None)
+    given = {_apply(values, override): f"override {override!r}" for override in overrides}
     try:
         return recipe.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(recipe, where, item) for item in error.errors()]
-        raise RecipeError("\n".join(lines)) from None
+        fields = recipe.model_fields
+        if verb and not any(key in fields for key, name in _VERBS.items() if name == verb):
+            raise RecipeError(f"{where}: a recipe of `rlvr {verb}`, which this verb does not read") from None
+        lines: dict[str, str] = {}
+        for item in error.errors():
+            # a value that fits none of several types is one mistake of one key
+            location = [part for part in item["loc"] if isinstance(part, int) or "[" not in part]
+            key = ".".join(map(str, location))
+            source = next((named for name, named in given.items() if f"{key}.".startswith(f"{name}.")), where)
+            line = _explain(recipe, source, {**item, "loc": location})
+            lines[key] = f"{lines[key]}; or: {item['msg']}" if key and key in lines else line
+        raise RecipeError("\n".join(lines.values())) from None
+
+
+def require_folder(key: str, folder: str | os.PathLike[str]) -> None:
+    """Raises RecipeError where `folder` is not there and cannot be made, or is there and cannot be written to."""
+    path = Path(folder)
+    there = next((place for place in (path, *path.parents) if place.exists()), Path())
+    if not there.is_dir():
+        raise RecipeError(f"{key}: {there} is a file; name a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise RecipeError(f"{key}: no right to write in {there}; name another folder")
 
 
 def write_resolved(recipe: BaseModel, folder: Path) -> Path:
@@ -66,8 +109,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe file") from None
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
+    except IsADirectoryError:
+        raise RecipeError(f"{path}: a folder; name a recipe in it, a YAML file") from None
+    except PermissionError:
+        raise RecipeError(f"{path}: cannot be read; the rights of the file do not allow it") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not text in UTF-8 (byte {error.start}); a recipe is a YAML file") from None
     except yaml.YAMLError as error:
         detail = " ".join(str(error).split())
         raise RecipeError(f"{path}: not valid YAML: {detail}") from None
@@ -78,7 +125,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _apply(values: dict[str, Any], override: str) -> str:
+    """Sets the key that `override` names and returns it."""
     key, separator, text = override.partition("=")
     key = key.removeprefix("--")
     if not separator or not key:
@@ -97,6 +145,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise RecipeError(f"override {override!r}: {parent} is not a section")
     node[last] = value
+    return key
 
 
 def _explain(recipe: type[BaseModel], where: str, error: Any) -> str:
@@ -110,6 +159,8 @@ def _explain(recipe: type[BaseModel], where: str, error: Any) -> str:
         return f"{where}: {key}: unknown key; {hint}"
     if kind == "missing":
         return f"{where}: {key}: required key is missing"
+    if kind in ("model_type", "dict_type", "model_attributes_type"):
+        return f"{where}: {key}: a section with keys of its own is wanted (got {_short(error['input'])})"
     # a sequence is a list to whoever writes YAML
     message = str(error["msg"]).removeprefix("Value error, ").replace("Tuple", "List").replace("tuple", "list")
     if key and kind != "value_error":

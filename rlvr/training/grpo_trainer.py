@@ -34,6 +34,8 @@ from rlvr.training.step_metrics import rollout_metrics
 from rlvr.training.sync_check import SyncCheck
 from rlvr.training.update import UpdateTrainer
 
+MOSTLY_SKIPPED = 0.9  # share of skipped rollouts above which the mean entropy of the others says nothing
+
 # The private methods this subclass overrides or calls. TRL may change them in any release: fail at import, by name.
 _SIGNATURES = {
     "_generate_and_score_completions": ["self", "inputs"],
@@ -361,6 +363,8 @@ class GroupedGRPOTrainer(UpdateTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         metrics = self._metrics["train"]
         if self._training() and metrics.get("step_time"):
+            if metrics.get("skipped_rollouts", [0.0])[-1] > MOSTLY_SKIPPED:
+                metrics.pop("entropy", None)  # of a handful of rollouts, and those not drawn at random
             for name, seconds in self._step_times.items():
                 metrics[f"time/{name}"].append(seconds)
             spent = sum(metrics["step_time"])

@@ -13,8 +13,10 @@ from rlvr.config import (
     RecipeError,
     SFTRecipe,
     load_recipe,
+    require_folder,
     write_resolved,
 )
+from rlvr.config.inputs import missing_inputs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
@@ -37,6 +39,11 @@ BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
         ("curriculum.phases=[{problems: 5, steps: 1}, {problems: 9, steps: 1}]", "sizes must not grow"),
         ("seed", "expected key=value"),
         ("reward.overlong_buffer=512", "reward.overlong_buffer"),
+        ("grpo.learning_rate=inf", "grpo.learning_rate: Input should be a finite number"),
+        ("seed=true", "seed: a number is wanted (got true)"),
+        ("name=../x", "override 'name=../x': name: a name for a folder, without / (got '../x')"),
+        ("grpo=5", "grpo: a section with keys of its own is wanted (got 5)"),
+        ("seed=abc", "override 'seed=abc': seed:"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(override, message):
@@ -131,7 +138,18 @@ def test_what_a_recipe_reads_is_missed_at_once_and_only_named_by_a_dry_run(tmp_p
     assert [line.partition(":")[2].strip() for line in refused.stderr.splitlines()] == [
         f"model {tmp_path}/model: no such folder; give a folder, a hub id (owner/name) or one of smollm2-135m,"
         " qwen2.5-coder-0.5b",
-        "no such file or folder",
+        f"{tmp_path}/p.parquet: no such file or folder",
     ]
     dry = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
     assert dry.returncode == 0 and dry.stderr.count("# not there yet:") == 2
+
+
+def test_a_recipe_of_another_verb_a_file_for_a_folder_and_an_unknown_suite_are_one_line_each(tmp_path):
+    with pytest.raises(RecipeError, match="a recipe of `rlvr train`, which this verb does not read"):
+        load_recipe(SFTRecipe, CONFIGS / "rl" / "smollm2-135m-mbpp.yaml")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match=f"output_dir: {tmp_path}/file is a file; name a folder"):
+        require_folder("output_dir", tmp_path / "file" / "run")
+    require_folder("output_dir", tmp_path / "to" / "come")
+    recipe = load_recipe(GRPORecipe, None, [*BASE, "evaluation.suite=humanevil"])
+    assert any("did you mean humaneval" in line for line in missing_inputs(recipe))
