@@ -234,3 +234,14 @@ def test_an_unknown_trl_field_is_refused_before_anything_is_loaded(problems_file
     run = recipe(tmp_path / "no-model", problems_file, tmp_path / "run", grpo={"extra": {"lerning_rate": 1}})
     with pytest.raises(RecipeError, match=r"grpo\.extra\.lerning_rate"):
         train_grpo(run)
+
+
+def test_a_step_that_skips_nearly_all_rollouts_says_no_entropy(tiny_model, warm_model, problems_file, tmp_path):
+    for model, name in ((tiny_model, "knows nothing"), (warm_model, "knows something")):
+        train_grpo(recipe(model, problems_file, tmp_path / name, grpo={"max_steps": 1, "max_completion_length": 16}))
+    (nothing,), (something,) = (
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("knows nothing", "knows something")
+    )
+    assert nothing["skipped_rollouts"] > 0.9 and nothing.get("entropy") is None
+    assert something["skipped_rollouts"] < 0.9 and something["entropy"] > 0
