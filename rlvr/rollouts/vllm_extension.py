@@ -1,8 +1,9 @@
-"""Runs inside a vLLM server: new weights from a file, in place. Imports nothing of the trainer's."""
+"""Runs inside a vLLM server: new weights from files, in place. Imports nothing of the trainer's."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 
@@ -10,25 +11,27 @@ class WeightsFromFile:
     """A `--worker-extension-cls` of vLLM; its methods become callable by `/collective_rpc`."""
 
     model_runner: Any
-    _policy_version: int | None = None  # of the last file taken over; None: the weights the server was started with
+    _policy_version: int | None = None  # of the last files taken over; None: the weights the server was started with
 
-    def load_policy(self, path: str) -> dict[str, Any]:
-        """Replaces the model's weights by those of a safetensors file.
+    def load_policy(self, folder: str) -> dict[str, Any]:
+        """Replaces the model's weights by those of a folder's safetensors files.
 
-        Returns how many `tensors` it held, their `version`, the elements of every of this worker's `parameters` as the
-        loader sees them, and which of them were `loaded` (None where the loader does not say).
+        Returns how many `tensors` they held, their `version`, the elements of every of this worker's `parameters` as
+        the loader sees them, and which of them were `loaded` (None where the loader does not say).
         """
         from safetensors import safe_open
 
         count = 0
+        paths = sorted(Path(folder).glob("*.safetensors"))
         report: dict[str, Any] = {"parameters": {}, "loaded": None}
 
         def tensors() -> Iterator[tuple[str, Any]]:
             nonlocal count
-            with safe_open(path, "pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a mapping
-                    count += 1
-                    yield name, file.get_tensor(name)
+            for path in paths:
+                with safe_open(path, "pt") as file:
+                    for name in file.keys():  # noqa: SIM118 - not a mapping
+                        count += 1
+                        yield name, file.get_tensor(name)
 
         model = self.model_runner.get_model()
         load = model.load_weights
@@ -45,7 +48,7 @@ class WeightsFromFile:
             report["loaded"] = None if loaded is None else sorted(loaded)
             return loaded
 
-        with safe_open(path, "pt") as file:
+        with safe_open(paths[0], "pt") as file:
             version = int((file.metadata() or {})["version"])
         self._policy_version = None  # until all of it is there
         model.load_weights = watched

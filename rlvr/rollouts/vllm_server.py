@@ -1,4 +1,4 @@
-"""A vLLM server on the trainer's own machine, its weights handed over as a file in shared memory.
+"""A vLLM server on the trainer's own machine, its weights handed over as files in shared memory.
 
     python -m rlvr.rollouts.vllm_server --model runs/x-sft/final --port 8000
 
@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,10 +41,10 @@ EXTENSION = "rlvr.rollouts.vllm_extension.WeightsFromFile"
 class VLLMFileServer:
     """`PolicyEngine` over a vLLM server of this machine.
 
-    weights: returns the policy's tensors by name on the main process, and takes part in gathering them on the others.
-    wait: returns when every process has come so far. One request a rollout: the server's prefix cache shares the
-    prompts of a group, a rollout is graded as soon as it ends, and every rollout has a seed of its own. Where the
-    server does not answer, requests are repeated for `patience_s`.
+    weights: yields the policy's tensors by name; gathering them takes part of every process, so all of them iterate.
+    size: their bytes. wait: returns when every process has come so far. One request a rollout: the server's prefix
+    cache shares the prompts of a group, a rollout is graded as soon as it ends, and every rollout has a seed of its
+    own. Where the server does not answer, requests are repeated for `patience_s`.
     """
 
     name = "vLLM server"
@@ -54,7 +54,8 @@ class VLLMFileServer:
         self,
         url: str,
         *,
-        weights: Callable[[], Mapping[str, torch.Tensor]],
+        weights: Callable[[], Iterable[tuple[str, torch.Tensor]]],
+        size: Callable[[], int] = lambda: 0,
         sampling: Mapping[str, Any],
         seed: int,
         main: bool = True,
@@ -65,6 +66,7 @@ class VLLMFileServer:
     ) -> None:
         self.url: str | None = url.rstrip("/")
         self._weights = weights
+        self._size = size
         self._sampling = dict(sampling)
         self._seed = seed
         self._main = main
@@ -85,24 +87,25 @@ class VLLMFileServer:
             return False
         from safetensors import SafetensorError
 
-        tensors = self._weights()
         if self._main:
-            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+            size = self._size()
             folder = Path(tempfile.mkdtemp(prefix="rlvr-weights-", dir=shared_memory(size)))
             try:
-                path = folder / "policy.safetensors"
                 try:
-                    manifest = write_weights(tensors, path, version)
+                    manifest = write_weights(self._weights(), folder, version)
                 except (OSError, SafetensorError) as error:
                     raise EngineFailure(
                         f"{self.url}: {size / 2**30:.1f} GiB of weights could not be written to {folder.parent}"
                         f" ({error}); make room there, or set TMPDIR to a folder with room"
                     ) from None
-                order = {"method": "load_policy", "args": [str(path)]}
+                order = {"method": "load_policy", "args": [str(folder)]}
                 self._prove(manifest, self._post("/collective_rpc", order, 60 + size / 2**29)["results"])
                 self._post("/reset_prefix_cache", None, 60)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
+        else:
+            for _ in self._weights():
+                pass
         self._wait()
         self._version, self._calls = version, 0
         return True
@@ -252,21 +255,37 @@ def routes_of(field: Any) -> np.ndarray | None:
         raise EngineFailure(f"routed_experts: not an npy file in base64: {error}") from None
 
 
-def write_weights(tensors: Mapping[str, torch.Tensor], path: Path, version: int) -> Manifest:
-    """Writes tensors to a safetensors file that names the policy's version, shared ones once; returns what is in it."""
+def write_weights(
+    tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, version: int, part_bytes: int = 2**31
+) -> Manifest:
+    """Writes tensors as they come to safetensors files that name the policy's version; returns what is in them.
+
+    At most `part_bytes` of tensors, or one larger tensor, are held at a time. SyncRefused where a name comes twice.
+    """
     from safetensors.torch import save_file
 
-    from rlvr.moe.sync import Manifest
+    from rlvr.moe.sync import Manifest, SyncRefused
 
-    kept: dict[str, torch.Tensor] = {}
-    seen: set[tuple[int, tuple[int, ...]]] = set()
-    for name, tensor in tensors.items():
-        place = (tensor.data_ptr(), tuple(tensor.shape))
-        if place not in seen:
-            seen.add(place)
-            kept[name] = tensor.detach().contiguous()
-    save_file(kept, path, metadata={"version": str(version)})
-    return Manifest.of(version, kept)
+    parts = 0
+    rows: dict[str, tuple[tuple[int, ...], str]] = {}
+    held: dict[str, torch.Tensor] = {}
+
+    def write() -> None:
+        nonlocal parts
+        save_file(held, folder / f"policy-{parts:05d}.safetensors", metadata={"version": str(version)})
+        parts += 1
+        held.clear()
+
+    for name, tensor in tensors:
+        if name in rows:
+            raise SyncRefused(f"{name} would be sent twice in one update")
+        rows[name] = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
+        kept = tensor.detach().cpu().contiguous()
+        if held and sum(part.nbytes for part in held.values()) + kept.nbytes > part_bytes:
+            write()
+        held[name] = kept
+    write()
+    return Manifest(version, rows)
 
 
 def shared_memory(size: int) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,14 @@ from accelerate.utils import DistributedType, is_peft_model
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
-from rlvr.config import GRPORecipe
-from rlvr.moe.layout import expert_blocks, layer_of
-from rlvr.moe.sync import checkpoint_state, checkpoint_tensors
+from rlvr.config import GRPORecipe, RecipeError
+from rlvr.moe.layout import expert_blocks
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
 from rlvr.rollouts.sampling import sample
 from rlvr.rollouts.vllm_extension import repack_embeddings
 from rlvr.rollouts.vllm_server import VLLMFileServer
 from rlvr.training.lora import merged_tensors
-
-SHARDED = (DistributedType.FSDP, DistributedType.DEEPSPEED)
+from rlvr.training.policy_weights import as_in_checkpoints, policy_weights, shards_weights, weights_size
 
 
 @contextlib.contextmanager
@@ -49,7 +47,7 @@ class InProcess:
     def __init__(self, trainer: Any, recipe: GRPORecipe) -> None:
         self.trainer = trainer
         # sharded weights make every process step until the slowest is done, which only generate's own loop does
-        self.fast = recipe.grpo.fast_sampling and trainer.accelerator.distributed_type not in SHARDED
+        self.fast = recipe.grpo.fast_sampling and not shards_weights(trainer.accelerator)
         self.threads = recipe.grpo.sampling_threads
 
     def sync(self, version: int) -> bool:
@@ -165,9 +163,12 @@ def open_engine(trainer: Any, recipe: GRPORecipe) -> PolicyEngine:
     grpo = recipe.grpo
     if grpo.use_vllm and grpo.vllm_mode == "file":
         accelerator = trainer.accelerator
+        if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+            raise RecipeError("grpo.vllm_mode: file needs fsdp_version: 2 in the file for accelerate")
         engine = VLLMFileServer(
             grpo.vllm_url,
             weights=functools.partial(policy_weights, trainer),
+            size=functools.partial(weights_size, trainer),
             sampling={
                 "max_tokens": grpo.max_completion_length,
                 "temperature": grpo.temperature,
@@ -186,40 +187,6 @@ def open_engine(trainer: Any, recipe: GRPORecipe) -> PolicyEngine:
     if trainer.use_vllm or trainer.use_transformers_continuous_batching:
         return ThroughTRL(trainer)
     return InProcess(trainer, recipe)
-
-
-def policy_weights(trainer: Any) -> Mapping[str, torch.Tensor]:
-    """The policy's tensors under their Hugging Face names; whole on the main process where they are sharded."""
-    accelerator = trainer.accelerator
-    policy = accelerator.unwrap_model(trainer.model_wrapped)
-    if is_peft_model(policy):
-        return dict(merged_tensors(policy))
-    state = accelerator.get_state_dict(trainer.model_wrapped) if accelerator.distributed_type in SHARDED else None
-    if state is not None and not accelerator.is_main_process:
-        return state  # whatever of it is here is not sent
-    if expert_blocks(policy):  # loaders want one tensor an expert, as in a checkpoint
-        return checkpoint_state(policy, state)
-    return policy.state_dict() if state is None else state
-
-
-def as_in_checkpoints(
-    trainer: Any, gathered: Callable[[], Iterator[tuple[str, torch.Tensor]]]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields the parameters that TRL gathers one by one, layer by layer under checkpoint names, with the layers'
-    persistent buffers."""
-    policy = trainer.accelerator.unwrap_model(trainer.model)
-    names = {name for name, _ in policy.named_parameters()}
-    buffers = {name: tensor for name, tensor in policy.state_dict().items() if name not in names}
-    kept: dict[str, torch.Tensor] = {}
-    for name, tensor in gathered():
-        if kept and layer_of(name) != layer_of(next(iter(kept))):
-            yield from checkpoint_tensors(policy, kept)
-            kept = {}
-        if layer_of(name) is not None and not kept:
-            kept = {n: t for n, t in buffers.items() if layer_of(n) == layer_of(name)}
-        # what is gathered is there for this iteration only
-        kept[name] = tensor.clone() if trainer.accelerator.distributed_type in SHARDED else tensor
-    yield from checkpoint_tensors(policy, kept)
 
 
 def reload_in_process(generation: Any) -> None:

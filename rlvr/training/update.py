@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
         self._sampled_routes: list[tuple[int, Routes]] = []  # (prompt tokens, routes) of the engine's rollouts
         self._scored_routes: torch.Tensor | None = None  # recorded while TRL scored what was sampled
         super().__init__(**kwargs)
+        accelerator: Any = self.accelerator
+        accelerator.backward = functools.partial(_backward, accelerator.backward)
 
     @property
     def step_under_way(self) -> int:
@@ -116,8 +119,12 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
         keeps = self.routing is not None and self.routing.section.keep_routes
         return any(self._repacks) and self.beta == 0.0 and not self.use_vllm and not rejects and not keeps
 
-    def _current_logps(self, batch: dict[str, Any]) -> torch.Tensor:
-        """Log-probabilities of the completions under the policy as it is: [rows, completion]."""
+    def _current_logps(self, batch: dict[str, Any], rows: int | None = None) -> torch.Tensor:
+        """Log-probabilities of the completions under the policy as it is: [rows, completion].
+
+        Worked out in passes of `rows`, in one without it: repacked micro-batches differ in rows from process to
+        process, and where weights are shared out every process has to make as many passes as the others.
+        """
         started = time.perf_counter()
         routing = self.routing.scoring(batch) if self.routing is not None else contextlib.nullcontext()
         checkpointing = disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs)
@@ -128,7 +135,7 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
                 parts["input_ids"],
                 parts["attention_mask"],
                 batch["completion_ids"].size(1),
-                batch_size=self.args.per_device_train_batch_size,
+                batch_size=rows,
             )
         self._step_times["logprob"] += time.perf_counter() - started
         return logps
@@ -146,7 +153,7 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
             )
         trained = output.get("old_per_token_logps")
         if trained is None:
-            trained = output["old_per_token_logps"] = self._current_logps(output)
+            trained = output["old_per_token_logps"] = self._current_logps(output, self.args.per_device_train_batch_size)
         kept = geometric_rejection(sampled, trained, output["completion_mask"], low, high)
         output["completion_mask"] = output["completion_mask"] * kept[:, None]
         output["rejected"] = ~kept
@@ -188,7 +195,7 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         if not inputs:  # repacking left nothing for this micro-batch
-            return torch.zeros((), device=self.accelerator.device, requires_grad=True)
+            return torch.zeros((), device=self.accelerator.device)
         if self.routing is not None and self._training():
             self.routing.before_update(inputs)
         with self._gathers_unequal_rows():
@@ -339,6 +346,12 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
                 f" alarms.stop_logprob_gap ({bound:g}): what was sampled is not what is trained on (stale or mangled"
                 f" weights in the engine, another temperature); {CONTINUES}"
             )
+
+
+def _backward(backward: Callable[..., None], loss: torch.Tensor, **options: Any) -> None:
+    """Runs a backward pass where there is one to run; DeepSpeed fails on a loss that no weight has a part in."""
+    if loss.requires_grad:
+        backward(loss, **options)
 
 
 def positions_are_relative(model: Any) -> bool:

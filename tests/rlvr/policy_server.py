@@ -106,10 +106,11 @@ class PolicyServer:
     def hangs(self) -> bool:
         return self.hang_after is not None and self.arrived >= self.hang_after
 
-    def load(self, path: str) -> dict[str, Any]:
+    def load(self, folder: str) -> dict[str, Any]:
         """What vLLM's worker does and answers: parameters stacked, experts joined."""
-        tensors = load_file(path)
-        with safe_open(path, "pt") as file:
+        paths = sorted(Path(folder).glob("*.safetensors"))
+        tensors = {name: tensor for path in paths for name, tensor in load_file(path).items()}
+        with safe_open(paths[0], "pt") as file:
             version = int(file.metadata()["version"])
         self.syncs += 1
         self.version = version

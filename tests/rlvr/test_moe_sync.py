@@ -197,7 +197,7 @@ def test_a_tensor_that_is_not_sent_is_named(
     experts: Path, problems_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     inner = engines.policy_weights
-    monkeypatch.setattr(engines, "policy_weights", lambda trainer: dict(with_fault(inner(trainer).items(), "missing")))
+    monkeypatch.setattr(engines, "policy_weights", lambda trainer: with_fault(inner(trainer), "missing"))
     server = PolicyServer(experts)
     grpo = {"use_vllm": True, "vllm_mode": "file", "vllm_url": server.url, "max_steps": 1}
     try:

@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -25,6 +26,7 @@ from safetensors.torch import load_file
 from test_grpo_trainer import recipe
 from transformers import AutoModelForCausalLM
 
+from rlvr.moe.sync import Manifest, SyncRefused
 from rlvr.rollouts import vllm_server
 from rlvr.rollouts.policy_engine import EngineFailure, longest_first
 from rlvr.rollouts.vllm_server import VLLMFileServer, write_weights
@@ -228,12 +230,26 @@ def test_a_server_not_started_for_training_or_not_there_is_refused_at_once(serve
         VLLMFileServer(f"http://127.0.0.1:{port}", **options, patience_s=1)
 
 
-def test_shared_tensors_are_written_once(tmp_path):
-    tensor = torch.arange(6.0).reshape(2, 3)
-    tensors = {"embed": tensor, "head": tensor, "other": tensor + 1}
-    manifest = write_weights(tensors, tmp_path / "w.safetensors", version=3)
-    assert manifest.version == 3 and manifest.elements == 12
-    assert sorted(load_file(tmp_path / "w.safetensors")) == ["embed", "other"]
+def test_weights_are_written_as_they_come_in_files_of_bounded_size(tmp_path):
+    tensors = {f"layer{i}": torch.full((2, 8), float(i)) for i in range(5)}  # 64 bytes each
+    manifest = write_weights(iter(tensors.items()), tmp_path, version=3, part_bytes=150)
+    assert manifest == Manifest.of(3, tensors) and manifest.elements == 80
+    parts = sorted(tmp_path.glob("*.safetensors"))
+    assert [len(load_file(part)) for part in parts] == [2, 2, 1]
+    read = {name: tensor for part in parts for name, tensor in load_file(part).items()}
+    assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
+    with pytest.raises(SyncRefused, match="layer0 would be sent twice"):
+        write_weights([*tensors.items(), *tensors.items()], tmp_path, version=4)
+
+
+def test_tied_weights_are_handed_over_once(tiny_model):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    accelerator = SimpleNamespace(unwrap_model=lambda wrapped: wrapped, distributed_type="NO")
+    trainer = SimpleNamespace(model=model, model_wrapped=model, accelerator=accelerator)
+    sent = dict(engines.policy_weights(trainer))
+    ties = {"lm_head.weight"} if model.config.tie_word_embeddings else set()
+    assert sent.keys() == model.state_dict().keys() - ties
+    assert engines.weights_size(trainer) == sum(tensor.nbytes for tensor in sent.values())
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(1, 1e4)), max_size=20))

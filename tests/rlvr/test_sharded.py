@@ -1,0 +1,118 @@
+"""Weights shared out among processes: FSDP2 and DeepSpeed train, save, resume and feed an engine as one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from policy_server import PolicyServer
+from test_grpo_trainer import recipe, weights
+from test_policy_engines import by_file
+
+from rlvr.config import GRPORecipe
+
+ROOT = Path(__file__).parents[2]
+ACCELERATE = ROOT / "configs" / "accelerate"
+
+
+def environment_of(name: str | None) -> dict[str, str]:
+    """What `accelerate launch` makes of one of our files, on CPUs and in float32."""
+    variables = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    if name is None:
+        return variables
+    keys = yaml.safe_load((ACCELERATE / f"{name}.yaml").read_text())
+    if keys["distributed_type"] == "FSDP":
+        variables["ACCELERATE_USE_FSDP"] = "true"
+        return variables | {key.upper(): str(value).lower() for key, value in keys["fsdp_config"].items()} | {
+            key.upper(): keys["fsdp_config"][key] for key in ("fsdp_auto_wrap_policy", "fsdp_state_dict_type")
+        }  # fmt: skip
+    variables |= {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu"}
+    return variables | {
+        f"ACCELERATE_DEEPSPEED_{key.upper()}": str(value).lower() for key, value in keys["deepspeed_config"].items()
+    }
+
+
+def train_in_two_processes(run: GRPORecipe, sharding: str | None, timeout_s: float = 900) -> None:
+    """`rlvr train` in two processes under one of configs/accelerate; asserts that it ends well."""
+    file = Path(run.output_dir).with_suffix(".json")
+    file.write_text(run.model_dump_json())
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+            str(Path(__file__).with_name("sharded_cpu.py")), "--config", str(file),
+        ],
+        env={**os.environ, **environment_of(sharding), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+def lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def settings(warm_model, problems_file, tmp_path):
+    def make(name: str, **grpo) -> GRPORecipe:
+        few = {"per_device_train_batch_size": 3, "max_steps": 3, "save_steps": 1, "save_total_limit": 10}
+        # lengths differ, so some groups have something to learn whatever passes
+        return recipe(
+            warm_model,
+            problems_file,
+            tmp_path / name,
+            judge={"workers": 1},
+            reward={"overlong_buffer": 10},
+            grpo={**few, "updates_per_step": 2, "fast_sampling": False, **grpo},
+        )
+
+    return make
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["fsdp2", "zero2", "zero3"])
+def test_sharded_training_is_that_of_whole_weights_and_resumes_exactly(sharding, settings, tmp_path):
+    if sharding.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    train_in_two_processes(settings("whole"), None)
+    train_in_two_processes(settings(sharding), sharding)
+    whole, ours = tmp_path / "whole", tmp_path / sharding
+    for line, other in zip(lines(ours), lines(whole), strict=True):
+        assert line["reward"] == other["reward"] and line["skipped_rollouts"] == other["skipped_rollouts"]
+        assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
+    assert any(line["skipped_rollouts"] > 0 and line["grad_norm"] > 0 for line in lines(ours))
+    start, reference = weights(Path(settings("any").model.name_or_path)), weights(whole / "final")
+    for name, tensor in weights(ours / "final").items():
+        torch.testing.assert_close(tensor, reference[name], atol=1e-4, rtol=0)
+    assert max(float((reference[name] - start[name]).abs().max()) for name in start) > 2e-3
+
+    cut = tmp_path / "cut"
+    shutil.copytree(ours, cut, ignore=shutil.ignore_patterns("final", "checkpoint-[46]"))
+    train_in_two_processes(settings("cut"), sharding)
+    for name, tensor in weights(ours / "final").items():
+        assert torch.equal(tensor, weights(cut / "final")[name]), name
+    assert lines(cut)[-1]["loss"] == lines(ours)[-1]["loss"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["fsdp2", "zero2", "zero3"])
+def test_an_engine_is_given_the_whole_of_sharded_weights(sharding, settings, tmp_path):
+    if sharding.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    run = settings("run")
+    server = PolicyServer(Path(run.model.name_or_path))
+    try:
+        train_in_two_processes(settings("run", **by_file(server.url), learning_rate=5e-3), sharding)
+    finally:
+        server.close()
+    assert server.syncs == 2
+    for line in lines(tmp_path / "run"):
+        assert line["sampling/logprob_gap"] < 1e-4 and line["sync/canary_gap"] < 1e-5 and line["grad_norm"] > 0
