@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +40,24 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
         for name in recipe.tracking.report_to
         if find_spec(name) is None
     ]
-    return lines + adapter_faults(recipe)
+    return lines + extra_faults(recipe) + adapter_faults(recipe)
+
+
+def extra_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
+    """Returns a line for each key of the recipe's `extra` that TRL's configuration does not have."""
+    section, extra = ("grpo", recipe.grpo.extra) if isinstance(recipe, GRPORecipe) else ("sft", recipe.sft.extra)
+    if not extra:
+        return []
+    import trl  # loads torch, so only where there is something to look up
+
+    config = trl.GRPOConfig if section == "grpo" else trl.SFTConfig
+    known = {field.name for field in dataclasses.fields(config)}
+    return [
+        f"{section}.extra.{key}: TRL's {config.__name__} has no such field"
+        + (f"; did you mean {near[0]}?" if (near := difflib.get_close_matches(key, known, n=1)) else "")
+        for key in extra
+        if key not in known
+    ]
 
 
 def adapter_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
@@ -22,7 +21,7 @@ from data_curation import Problem
 from data_curation.stages.difficulty import measured_rate
 from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
-from rlvr.config.inputs import require_adapter
+from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
 from rlvr.moe.training import policy_routing, probe_tokens
@@ -44,10 +43,8 @@ MEASURED = "pre_grpo.json"
 
 def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
     """Returns TRL's configuration for a recipe; raises RecipeError naming a key of `grpo.extra` TRL does not know."""
-    known = {field.name for field in dataclasses.fields(GRPOConfig)}
-    unknown = sorted(set(recipe.grpo.extra) - known)
-    if unknown:
-        raise RecipeError(f"grpo.extra.{unknown[0]}: TRL's GRPOConfig has no such field")
+    if unknown := extra_faults(recipe):
+        raise RecipeError(unknown[0])
     try:
         arithmetic = recipe.arithmetic(processes)
     except ValueError as error:

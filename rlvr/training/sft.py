@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
 from rlvr.config import RecipeError, SFTRecipe, write_resolved
-from rlvr.config.inputs import require_adapter
+from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.fingerprints import write_texts
 from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
@@ -79,10 +78,8 @@ def train_sft(recipe: SFTRecipe) -> Path:
     require_adapter(recipe)
     check_adapter(latest_checkpoint(folder), recipe.lora)
     section = recipe.sft
-    known = {field.name for field in dataclasses.fields(SFTConfig)}
-    for key in section.extra:
-        if key not in known:
-            raise RecipeError(f"sft.extra.{key}: TRL's SFTConfig has no such field")
+    if unknown := extra_faults(recipe):
+        raise RecipeError(unknown[0])
     set_seed(recipe.seed)
     name_trackers(recipe.tracking.project, recipe.tracking.entity)
     dataset = load_demonstrations(recipe.data, recipe.limit, recipe.prompt, recipe.arena)
