@@ -1,6 +1,6 @@
 """Where the rollout budget goes: value of a rollout, exact allocation, success-rate history, policies. No torch."""
 
-from rlvr.budget.policies import AllocationPolicy, DynamicSampling, Knapsack, Uniform
+from rlvr.budget.policies import AllocationPolicy, DynamicSampling, Knapsack, TimeModel, Uniform
 from rlvr.budget.solver import solve_allocation
 from rlvr.budget.success_rates import Group, Posterior, SuccessRates
 from rlvr.budget.value import (
@@ -21,6 +21,7 @@ __all__ = [
     "Knapsack",
     "Posterior",
     "SuccessRates",
+    "TimeModel",
     "Uniform",
     "effective_gradient_ratio",
     "effective_prompt_ratio",

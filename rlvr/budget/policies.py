@@ -18,6 +18,34 @@ from rlvr.budget.value import (
 )
 
 
+class RolloutSeconds(Protocol):
+    """What rollouts cost in time: `once` for a problem's prompt, `each` for every rollout, of one sampling replica."""
+
+    @property
+    def once(self) -> FloatArray: ...
+
+    @property
+    def each(self) -> FloatArray: ...
+
+    @property
+    def batch(self) -> int: ...
+
+    def total(self, counts: Sequence[int]) -> float:
+        """Seconds of an allocation."""
+        ...
+
+
+class TimeModel(Protocol):
+    """Anything that knows how long sampling takes; it must not read a clock, or a resumed run would be another run."""
+
+    @property
+    def replicas(self) -> int: ...
+
+    def costs(self, problem_keys: Sequence[str], lengths: Sequence[float], rollouts: int) -> RolloutSeconds:
+        """Costs by problem of a step of `rollouts` rollouts whose completions have `lengths` expected tokens."""
+        ...
+
+
 class AllocationPolicy(Protocol):
     """Anything that divides a step's rollouts among its problems."""
 
@@ -60,7 +88,8 @@ class Knapsack:
     effective gradient.
 
     `cost` "tokens" counts what a rollout costs: gains are weighed by the step's mean length over the problem's own mean
-    length, so the budget buys the largest value a token. The sum of rollouts stays the budget.
+    length, so the budget buys the largest value a token. "time" weighs them by the seconds that `time` says a rollout
+    of the problem takes. The sum of rollouts stays the budget.
 
     Three choices differ from the released code, where they are defects: unseen problems do not
     receive the fallback on top of their share, with no problem to fall back on the solver gets the whole budget, and
@@ -72,11 +101,14 @@ class Knapsack:
     high: int = 128
     confidence: float = 0.9
     fallback: bool = True
-    cost: Literal["rollouts", "tokens"] = "rollouts"
+    cost: Literal["rollouts", "tokens", "time"] = "rollouts"
+    time: TimeModel | None = None
 
     def __post_init__(self) -> None:
-        if self.cost not in ("rollouts", "tokens"):
-            raise ValueError(f"knapsack: cost {self.cost!r} is neither 'rollouts' nor 'tokens'")
+        if self.cost not in ("rollouts", "tokens", "time"):
+            raise ValueError(f"knapsack: cost {self.cost!r} is none of 'rollouts', 'tokens' and 'time'")
+        if self.cost == "time" and self.time is None:
+            raise ValueError("knapsack: cost 'time' needs a model of the time that sampling takes")
         if self.estimator not in ("window", "beta"):
             raise ValueError(f"knapsack: estimator {self.estimator!r} is neither 'window' nor 'beta'")
         if not 0.0 < self.confidence < 1.0:
@@ -107,6 +139,9 @@ class Knapsack:
             gains = known.gains(self.low, levels)
             if self.cost == "tokens":
                 gains = gains / _relative_lengths([problem_keys[i] for i in known.candidates], rates)
+            seconds = self._seconds(problem_keys, rates, budget)
+            if seconds is not None:
+                gains = gains / (seconds.each / seconds.each.mean())[known.candidates]
             counts[known.candidates] += take_largest(gains, to_solve)
 
         # Also reached when caps bind, or nothing has a value: the sum stays exact and the caps hold.
@@ -122,14 +157,45 @@ class Knapsack:
             left = _spread(counts, members, left, self.high)
         return [int(n) for n in counts]
 
-    def moved_by_cost(self, problem_keys: Sequence[str], rates: SuccessRates, counts: Sequence[int]) -> float | None:
-        """Share of the rollouts of an allocation that one by number of rollouts would give to other problems; None
-        where that is the cost."""
+    def beside_count(self, problem_keys: Sequence[str], rates: SuccessRates, counts: Sequence[int]) -> dict[str, float]:
+        """An allocation beside the one by number of rollouts; empty where that is the cost.
+
+        moved_by_cost: share of the rollouts that the other gives to other problems. With cost "time" also planned_s and
+        planned_s_by_count, seconds all replicas take to sample either; planned_batch, sequences at once on a replica;
+        and value_kept, what the rollouts beyond `low` are expected to be worth over the same of the allocation by
+        number (1 where nothing is known yet).
+        """
         if self.cost == "rollouts":
-            return None
+            return {}
         total = sum(counts)
         plain = replace(self, cost="rollouts").allocate(problem_keys, rates, total)
-        return sum(abs(ours - theirs) for ours, theirs in zip(counts, plain, strict=True)) / (2 * total)
+        moved = sum(abs(ours - theirs) for ours, theirs in zip(counts, plain, strict=True)) / (2 * total)
+        found = {"moved_by_cost": moved}
+        seconds = self._seconds(problem_keys, rates, total)
+        if seconds is not None:
+            assert self.time is not None
+            found["planned_s"] = seconds.total(counts) / self.time.replicas
+            found["planned_s_by_count"] = seconds.total(plain) / self.time.replicas
+            found["planned_batch"] = float(seconds.batch)
+            known = self._estimate(problem_keys, rates)
+            ours, theirs = (self._worth(known, allocated) for allocated in (counts, plain))
+            found["value_kept"] = ours / theirs if theirs else 1.0
+        return found
+
+    def _seconds(self, problem_keys: Sequence[str], rates: SuccessRates, rollouts: int) -> RolloutSeconds | None:
+        """What rollouts cost, None where time is not the cost or no length is known yet."""
+        if self.cost != "time" or self.time is None:
+            return None
+        lengths = _expected_lengths(problem_keys, rates)
+        return self.time.costs(problem_keys, lengths, rollouts) if lengths else None
+
+    def _worth(self, known: _Window | _Beta, counts: Sequence[int]) -> float:
+        """Expected value of the rollouts beyond `low` of the problems that can have one."""
+        beyond = [counts[i] - self.low for i in known.candidates]
+        if not any(beyond):
+            return 0.0
+        gains = known.gains(self.low, max(beyond)).T
+        return float(sum(row[:n].sum() for row, n in zip(gains, beyond, strict=True)))
 
     def _estimate(self, problem_keys: Sequence[str], rates: SuccessRates) -> _Window | _Beta:
         known: _Window | _Beta = _Window() if self.estimator == "window" else _Beta()
@@ -248,14 +314,20 @@ class _Beta:
         return expected_marginal_gains(self._alpha, self._beta, low, levels)
 
 
-def _relative_lengths(keys: Sequence[str], rates: SuccessRates) -> FloatArray:
-    """Mean completion length of each problem over the mean of all; 1 where nothing is known: [problems]."""
+def _expected_lengths(keys: Sequence[str], rates: SuccessRates) -> list[float]:
+    """Mean completion length of each problem, the mean of all for those not known; empty where none is known."""
     lengths = [rates.mean_tokens(key) for key in keys]
     known = [length for length in lengths if length is not None]
     if not known:
-        return np.ones(len(keys))
+        return []
     mean = max(1.0, sum(known) / len(known))
-    return np.asarray([max(1.0, mean if length is None else length) / mean for length in lengths])
+    return [max(1.0, mean if length is None else length) for length in lengths]
+
+
+def _relative_lengths(keys: Sequence[str], rates: SuccessRates) -> FloatArray:
+    """Mean completion length of each problem over the mean of all; 1 where nothing is known: [problems]."""
+    lengths = np.asarray(_expected_lengths(keys, rates) or np.ones(len(keys)))
+    return lengths / lengths.mean()
 
 
 def _check_keys(problem_keys: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from rlvr.config.load import RunName, Strict
 from rlvr.config.lora import LoRASection
 from rlvr.config.moe import MoESection
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
+from rlvr.serving.hardware import parse_hardware
 
 
 class GRPOSection(Strict):
@@ -76,7 +77,9 @@ class BudgetSection(Strict):
     high: int = Field(default=128, ge=1)
     fallback: bool = True
     confidence: float = Field(default=0.9, gt=0, lt=1)
-    cost: Literal["rollouts", "tokens"] = "rollouts"  # what knapsack economises
+    cost: Literal["rollouts", "tokens", "time"] = "rollouts"  # what knapsack economises
+    hardware: str | None = None  # for cost time: what samples, such as 8xH100
+    skew: float = Field(default=1.0, ge=1)  # for cost time: busiest over mean load of the expert-parallel ranks
     window: int = Field(default=16, ge=1)  # outcomes the window estimate looks back on
     min_rollouts: int = Field(default=8, ge=1)  # outcomes below which it knows nothing
     half_life: float | None = Field(default=40.0, gt=0)  # steps after which an outcome weighs half, for `beta`
@@ -87,6 +90,15 @@ class BudgetSection(Strict):
     def _ordered(self) -> BudgetSection:
         if self.low > self.high:
             raise ValueError(f"budget.low ({self.low}) exceeds budget.high ({self.high})")
+        if self.cost == "time" and self.hardware is None:
+            raise ValueError(
+                "budget.cost time needs budget.hardware, what samples: a number and a device, as in 8xH100"
+            )
+        if self.hardware is not None:
+            try:
+                parse_hardware(self.hardware)
+            except ValueError as error:
+                raise ValueError(f"budget.hardware: {error}") from None
         return self
 
 

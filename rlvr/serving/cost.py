@@ -7,12 +7,15 @@ planned. A count of rollouts is the special case of equal lengths and no prompts
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlvr.budget.value import value
+from rlvr.moe.facts import ModelFacts
+from rlvr.serving.hardware import Hardware
+from rlvr.serving.plan import plan_serving
 from rlvr.serving.roofline import StepModel
 
 
@@ -42,17 +45,56 @@ def rollout_costs(
     tokens.
 
     The batch is what `rollouts` fill on average over the wave: they start together and end one after the other, so the
-    mean over a wave is total tokens over the longest, capped by the room.
+    mean over a wave is total tokens over the longest, capped by the room. A token costs more where the prompt or the
+    expected completion is long: its step reads more keys and values.
     """
     prompts, lengths = np.asarray(prompt_tokens, float), np.asarray(expected_lengths, float)
     if prompts.shape != lengths.shape or not len(lengths) or (lengths <= 0).any() or (prompts < 0).any():
         raise ValueError("prompt lengths and expected lengths: one of each a problem, lengths above 0")
     filled = rollouts * float(lengths.mean()) / float(lengths.max())
     batch = max(1, min(room, round(filled)))
-    context = float((prompts + lengths / 2).mean())
-    tau = model.token_time(batch, context)
+    tau = np.array([model.token_time(batch, float(context)) for context in prompts + lengths / 2])
     cached = {int(n): model.prefill(max(1.0, float(n))) for n in np.unique(prompts)}
     return RolloutCosts(np.array([cached[int(n)] for n in prompts]), lengths * tau, batch)
+
+
+@dataclass(frozen=True)
+class PlannedCosts:
+    """What the rollouts of a run cost on the layout that is planned for it; a pure function, so runs resume alike."""
+
+    model: StepModel
+    prompt_tokens: Mapping[str, int]
+    replicas: int
+    room: int  # sequences at once on a replica
+
+    def costs(self, problem_keys: Sequence[str], lengths: Sequence[float], rollouts: int) -> RolloutCosts:
+        """Returns the costs of a step of `rollouts` rollouts over all replicas."""
+        prompts = [self.prompt_tokens[key] for key in problem_keys]
+        return rollout_costs(self.model, prompts, lengths, rollouts=-(-rollouts // self.replicas), room=self.room)
+
+
+def planned_costs(
+    facts: ModelFacts,
+    hardware: Hardware,
+    prompt_tokens: Mapping[str, int],
+    *,
+    completion: int,
+    rollouts: int,
+    skew: float = 1.0,
+    colocate: bool = False,
+) -> PlannedCosts:
+    """Returns the costs of `rollouts` rollouts a step of at most `completion` tokens on the layout `plan_serving`
+    chooses.
+
+    Raises ValueError, DoesNotFit among them, where there is none.
+    """
+    context = max(prompt_tokens.values()) + completion
+    if facts.max_positions:
+        context = min(context, facts.max_positions)
+    plan = plan_serving(facts, hardware, context=context, rollouts=rollouts, for_rl=True, colocate=colocate, skew=skew)
+    layout = plan.chosen.layout
+    model = StepModel(facts, hardware, layout.tp, layout.ep, skew, facts.dtype_bytes, facts.kv_dtype_bytes)
+    return PlannedCosts(model, dict(prompt_tokens), layout.dp, plan.chosen.sequences)
 
 
 def allocate_by_time(

@@ -19,20 +19,23 @@ from trl import GRPOConfig
 
 from data_curation import Problem
 from data_curation.stages.difficulty import measured_rate
-from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, Uniform
+from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, TimeModel, Uniform
 from rlvr.config import GRPORecipe, RecipeError, write_resolved
 from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
+from rlvr.moe.facts import facts_of
 from rlvr.moe.training import policy_routing, probe_tokens
 from rlvr.provenance import data_fingerprint, name_trackers, write_environment
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.engine import Sampling, TransformersEngine
+from rlvr.serving.cost import PlannedCosts, planned_costs
+from rlvr.serving.hardware import parse_hardware
 from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
 from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
 from rlvr.training.faults import CONTINUES, Preempted, StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
-from rlvr.training.loading import load_policy, load_training_problems, render_prompts
+from rlvr.training.loading import load_policy, load_training_problems, prompt_lengths, render_prompts
 from rlvr.training.lora import check_adapter, lora_config
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
 
@@ -81,8 +84,8 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
     return GRPOConfig(**{**values, **grpo.extra})
 
 
-def allocation_policy(recipe: GRPORecipe) -> AllocationPolicy:
-    """Returns the recipe's allocation policy."""
+def allocation_policy(recipe: GRPORecipe, time: TimeModel | None = None) -> AllocationPolicy:
+    """Returns the recipe's allocation policy; `time` is what sampling costs, for `budget.cost: time`."""
     budget = recipe.budget
     if budget.policy == "uniform":
         return Uniform()
@@ -95,7 +98,33 @@ def allocation_policy(recipe: GRPORecipe) -> AllocationPolicy:
         confidence=budget.confidence,
         fallback=budget.fallback,
         cost=budget.cost,
+        time=time,
     )
+
+
+def sampling_time(
+    recipe: GRPORecipe, model_config: Any, prompts: Mapping[str, Any], tokenizer: Any
+) -> PlannedCosts | None:
+    """Returns what rollouts of this model cost on the recipe's hardware by the roofline, None where time is not the
+    cost.
+
+    Raises RecipeError where the model does not fit the hardware or its size cannot be told.
+    """
+    budget = recipe.budget
+    if budget.policy != "knapsack" or budget.cost != "time" or budget.hardware is None:
+        return None
+    try:
+        return planned_costs(
+            facts_of(model_config, name=recipe.model.name_or_path),
+            parse_hardware(budget.hardware),
+            prompt_lengths(prompts, tokenizer),
+            completion=recipe.grpo.max_completion_length,
+            rollouts=recipe.arithmetic(1).rollouts_per_step,
+            skew=budget.skew,
+            colocate=recipe.grpo.vllm_mode == "colocate",
+        )
+    except ValueError as error:
+        raise RecipeError(f"budget.hardware: {error}") from None
 
 
 def success_rates(recipe: GRPORecipe, problems: Mapping[str, Problem]) -> SuccessRates:
@@ -153,6 +182,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         retire=curriculum.retire,
     )
     rates = success_rates(recipe, by_id)
+    seconds = sampling_time(recipe, model.config, {key: prompts[key] for key in by_id}, tokenizer)
     checkpoint = latest_checkpoint(folder)
     updates = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
     probe = probe_tokens(tokenizer, list(prompts.values()))
@@ -180,7 +210,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             problems=by_id,
             prompts=prompts,
             schedule=schedule,
-            policy=allocation_policy(recipe),
+            policy=allocation_policy(recipe, seconds),
             rates=rates,
             grader=grader,
             state_extras=routing.state_dict if routing is not None else None,

@@ -182,9 +182,8 @@ class GroupedGRPOTrainer(UpdateTrainer):
         """Samples and grades one allocation of rollouts to problems."""
         counts = self.policy.allocate(keys, self.rates, rows_here * self.accelerator.num_processes)
         if isinstance(self.policy, Knapsack):
-            moved = self.policy.moved_by_cost(keys, self.rates, counts)
-            if moved is not None:
-                self._metrics["train"]["budget/moved_by_cost"].append(moved)
+            for name, figure in self.policy.beside_count(keys, self.rates, counts).items():
+                self._metrics["train"][f"budget/{name}"].append(figure)
         groups = [number for number, count in enumerate(counts) for _ in range(count)]
         first = self.accelerator.process_index * rows_here
         local = slice(first, first + rows_here)

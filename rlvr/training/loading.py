@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
@@ -77,12 +78,7 @@ def render_prompts(problems: list[Problem], prompt: PromptSection, tokenizer: An
     for problem in problems:
         rendered = render_prompt(problem, prompt)
         if room is not None:
-            text = (
-                rendered
-                if isinstance(rendered, str)
-                else tokenizer.apply_chat_template(rendered, add_generation_prompt=True, tokenize=False)
-            )
-            length = len(tokenizer(text=text)["input_ids"])
+            length = _tokens(rendered, tokenizer)
             longest = max(longest, length)
             if length > room:
                 continue
@@ -94,3 +90,17 @@ def render_prompts(problems: list[Problem], prompt: PromptSection, tokenizer: An
             "%d of %d prompts left out: longer than %s tokens", len(problems) - len(prompts), len(problems), room
         )
     return prompts
+
+
+def prompt_lengths(prompts: Mapping[str, Any], tokenizer: Any) -> dict[str, int]:
+    """Returns problem id -> tokens of its rendered prompt."""
+    return {key: _tokens(rendered, tokenizer) for key, rendered in prompts.items()}
+
+
+def _tokens(rendered: Any, tokenizer: Any) -> int:
+    text = (
+        rendered
+        if isinstance(rendered, str)
+        else tokenizer.apply_chat_template(rendered, add_generation_prompt=True, tokenize=False)
+    )
+    return len(tokenizer(text=text)["input_ids"])

@@ -88,9 +88,9 @@ def test_long_answers_get_fewer_rollouts_when_tokens_are_what_counts():
     assert Knapsack(fallback=False).allocate(["short", "long"], store, 32) == [16, 16]
     short, long = Knapsack(fallback=False, cost="tokens").allocate(["short", "long"], store, 32)
     by_count = Knapsack(fallback=False)
-    moved = Knapsack(fallback=False, cost="tokens").moved_by_cost(["short", "long"], store, [short, long])
-    assert moved == (short - by_count.allocate(["short", "long"], store, 32)[0]) / 32 > 0
-    assert by_count.moved_by_cost(["short", "long"], store, [short, long]) is None
+    beside = Knapsack(fallback=False, cost="tokens").beside_count(["short", "long"], store, [short, long])
+    assert beside == {"moved_by_cost": (short - by_count.allocate(["short", "long"], store, 32)[0]) / 32}
+    assert beside["moved_by_cost"] > 0 and by_count.beside_count(["short", "long"], store, [short, long]) == {}
     assert short > long and short + long == 32
     copy = SuccessRates()
     copy.load_state_dict(json.loads(json.dumps(store.state_dict())))

@@ -137,7 +137,7 @@ def test_every_step_spends_its_budget_exactly_and_records_every_rollout(warm_mod
         warm_model,
         problems_file,
         out,
-        budget={"policy": "knapsack", "estimator": "beta", "low": 2, "high": 12, "cost": "tokens"},
+        budget={"policy": "knapsack", "estimator": "beta", "low": 2, "high": 12, "cost": "time", "hardware": "CPU"},
         curriculum={
             "measure_rollouts": 4,
             "keep_easy": 0.34,
@@ -148,6 +148,9 @@ def test_every_step_spends_its_budget_exactly_and_records_every_rollout(warm_mod
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert all(0 <= line["budget/moved_by_cost"] < 1 for line in lines)
+    timed = [line for line in lines if "budget/planned_s" in line]  # lengths are known from the first visit on
+    assert timed and all(line["budget/planned_s"] > 0 and line["budget/planned_batch"] >= 1 for line in timed)
+    assert all(0 < line["budget/value_kept"] <= 1 + 1e-9 for line in timed)
     sizes = set()
     for step in (1, 2, 3):
         rows = pq.read_table(out / "rollouts" / "stage1" / f"step-{step:06d}.parquet").to_pylist()
