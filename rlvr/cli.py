@@ -64,8 +64,10 @@ def quickstart(config: Path | None, model: str, overrides: tuple[str, ...], dry_
     if dry_run:
         return _show(recipe, recipe.output_dir)
     from rlvr.quickstart import quickstart as run
+    from rlvr.sole_use import sole_use
 
-    run(recipe)
+    with sole_use(recipe.output_dir):
+        run(recipe)
 
 
 @cli.command()
@@ -119,9 +121,11 @@ def sft(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
             _show_memory(recipe)
         return _show(recipe, recipe.output_dir)
     require_inputs(recipe)
+    from rlvr.sole_use import sole_use
     from rlvr.training.sft import train_sft
 
-    click.echo(train_sft(recipe))
+    with sole_use(recipe.output_dir):
+        click.echo(train_sft(recipe))
 
 
 @cli.command()
@@ -141,9 +145,11 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
             _show_memory(recipe)
         return _show(recipe, recipe.output_dir)
     require_inputs(recipe)
+    from rlvr.sole_use import sole_use
     from rlvr.training.grpo import train_grpo
 
-    click.echo(train_grpo(recipe))
+    with sole_use(recipe.output_dir):
+        click.echo(train_grpo(recipe))
 
 
 cli.add_command(arena)

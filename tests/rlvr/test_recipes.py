@@ -17,6 +17,7 @@ from rlvr.config import (
     write_resolved,
 )
 from rlvr.config.inputs import missing_inputs
+from rlvr.sole_use import sole_use
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
@@ -153,3 +154,20 @@ def test_a_recipe_of_another_verb_a_file_for_a_folder_and_an_unknown_suite_are_o
     require_folder("output_dir", tmp_path / "to" / "come")
     recipe = load_recipe(GRPORecipe, None, [*BASE, "evaluation.suite=humanevil"])
     assert any("did you mean humaneval" in line for line in missing_inputs(recipe))
+
+
+def test_a_folder_has_one_run_at_a_time_and_a_killed_one_keeps_nobody_out(tmp_path):
+    run = tmp_path / "run"
+    hold = "import time\nfrom rlvr.sole_use import sole_use\n"
+    hold += f"with sole_use({str(run)!r}):\n    print('in', flush=True)\n    time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "in\n"
+        with pytest.raises(RecipeError, match=f"{run}: process {other.pid} is running here"), sole_use(run):
+            pass
+        other.kill()
+    with sole_use(run), pytest.raises(RecipeError, match="is running here"), sole_use(run):
+        pass
+    assert not any(run.iterdir())
+    with sole_use(tmp_path / "refused"):
+        pass
+    assert not (tmp_path / "refused").exists()
