@@ -49,16 +49,19 @@ def cli() -> None:
 @cli.command()
 @click.option("--config", type=click.Path(path_type=Path), default=None, help="Default: configs/quickstart.yaml.")
 @click.option(
-    "--model", type=click.Choice(["tiny", "tiny-moe"]), default="tiny", help="tiny-moe: experts, routing replay on."
+    "--model",
+    type=click.Choice(["tiny", "tiny-moe", "tiny-moe-glm4"]),
+    default="tiny",
+    help="tiny-moe, tiny-moe-glm4: experts (Qwen3's, GLM-4.5's), routing replay on.",
 )
 @OVERRIDES
 @DRY_RUN
 def quickstart(config: Path | None, model: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Walk the whole road with a tiny model on this machine, in minutes."""
     from rlvr.config import QuickstartRecipe, load_recipe, require_folder
-    from rlvr.config.quickstart import TINY_MOE
+    from rlvr.config.quickstart import MODELS
 
-    overrides = (*(TINY_MOE if model == "tiny-moe" else ()), *overrides)
+    overrides = (*MODELS[model], *overrides)
     recipe = load_recipe(QuickstartRecipe, config or CONFIGS / "quickstart.yaml", overrides)
     require_folder("output_dir", recipe.output_dir)
     if dry_run:

@@ -102,6 +102,8 @@ def place(
     from rlvr.moe.placement import heat_map, linear_placement, placement_of, plan_placement
     from rlvr.moe.statistics import ExpertLoad
 
+    if out:
+        _check_writable(out)
     window = ExpertLoad.from_dict(_read_json(load, "the expert_load.json of a run"), str(load))
     if kind not in window.counts:
         raise ValueError(f"{load}: no load of kind {kind!r}; it has {', '.join(sorted(window.counts)) or 'none'}")
@@ -278,9 +280,16 @@ def _read_json(path: Path, what: str) -> Any:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
 
 
-def _write(path: Path, text: str) -> None:
+def _check_writable(path: Path) -> None:
     if path.is_dir():
         raise FileExistsError(f"{path}: a folder; expected the name of a file")
+    above = next((folder for folder in path.parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise FileExistsError(f"{path}: {above} is a file; expected a folder")
+
+
+def _write(path: Path, text: str) -> None:
+    _check_writable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text + "\n")

@@ -15,15 +15,24 @@ from rlvr.config.moe import MoESection
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 from rlvr.config.sft import SFTSection
 
-# What `--model tiny-moe` changes: experts, and two updates a step, so that the second replays the first one's routes.
-TINY_MOE = (
-    "name=quickstart-moe",
-    "output_dir=runs/quickstart-moe",
-    "model.family=qwen3_moe",
-    "moe.replay=r2",
-    "moe.ranks=4",
-    *(f"stage{n}.grpo.{key}" for n in (1, 2) for key in ("updates_per_step=2", "per_device_train_batch_size=64")),
-)
+
+def _with_experts(name: str, family: str) -> tuple[str, ...]:
+    return (
+        f"name={name}",
+        f"output_dir=runs/{name}",
+        f"model.family={family}",
+        "moe.replay=r2",
+        "moe.ranks=4",
+        *(f"stage{n}.grpo.{key}" for n in (1, 2) for key in ("updates_per_step=2", "per_device_train_batch_size=64")),
+    )
+
+
+# What `--model` changes: experts, and two updates a step, so that the second replays the first one's routes.
+MODELS: dict[str, tuple[str, ...]] = {
+    "tiny": (),
+    "tiny-moe": _with_experts("quickstart-moe", "qwen3_moe"),
+    "tiny-moe-glm4": _with_experts("quickstart-moe-glm4", "glm4_moe"),  # sigmoid router with a bias, a dense layer
+}
 
 
 PROMPT = PromptSection(style="plain")
@@ -118,6 +127,10 @@ class QuickstartRecipe(Strict):
     def _stages_and_samples(self) -> QuickstartRecipe:
         """What a stage cannot do is said before the first begins."""
         self.evaluation.check("evaluation")
+        if self.moe.keep_routes and self.model.family == "llama":
+            raise ValueError(
+                "moe.keep_routes: model.family llama has no experts, so no routes; choose qwen3_moe or glm4_moe"
+            )
         names: tuple[Literal["stage1", "stage2"], ...] = ("stage1", "stage2")
         for name in names:
             try:

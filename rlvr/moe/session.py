@@ -14,7 +14,7 @@ from rlvr.config.moe import MoESection
 from rlvr.moe.families import SCORES
 from rlvr.moe.layout import expert_blocks, text_config
 from rlvr.moe.routes import RouteShape
-from rlvr.moe.statistics import TOTAL, ExpertLoad, all_reduced
+from rlvr.moe.statistics import TOTAL, ExpertLoad, all_reduced, pair_layers
 from rlvr.moe.tap import RoutingError, RoutingTap
 
 # Keys of a micro-batch: routes [rows, positions, MoE layers, k] as `small` makes them, whole or in the two halves that
@@ -43,6 +43,7 @@ class RoutingSession:
         self._pending: list[tuple[Tensor, Tensor | None]] = []
         self._replayed = self._updates = 0
         self._fresh = np.zeros((len(self.tap.layers), self.tap.experts), dtype=np.int64)  # since `take_counts`
+        self._pair_layers = pair_layers(self.tap.layers) if section.log_load and self.tap.top_k > 1 else ()
         self.tap.keep_scores = section.aux_loss_coef > 0
         self.probabilities = SCORES.get(text_config(model.config).model_type) == "softmax"
         if section.freeze_router:
@@ -105,6 +106,9 @@ class RoutingSession:
             valid = fed_tokens(mask if mask is not None else routes.new_ones(routes.shape[:2]))
             counts = count(routes, valid, self.tap.experts)
             self.load.add(counts, [TOTAL])
+            for layer in self._pair_layers:
+                position = self.tap.layers.index(layer)
+                self.load.add_pairs(layer, count_pairs(routes[:, :, position], valid, self.tap.experts))
             self._fresh += counts
             if self._kinds is not None and len(self._kinds) == len(routes):
                 for name, rows in (("advantage_up", self._kinds), ("advantage_down", ~self._kinds)):
@@ -213,3 +217,12 @@ def freeze_routers(model: Any) -> list[str]:
                 parameter.requires_grad_(False)
                 frozen.append(f"{block.name}.{name}")
     return frozen
+
+
+def count_pairs(routes: Tensor, valid: Tensor, experts: int) -> np.ndarray:
+    """Returns int64 [experts, experts] of one layer's routes [batch, positions, k]: valid tokens that chose both, made
+    on the device."""
+    chosen = routes[valid.to(routes.device)].long()  # [tokens, k]
+    chosen = chosen[(chosen >= 0).all(dim=-1)]
+    both = torch.bincount((chosen[:, :, None] * experts + chosen[:, None, :]).ravel(), minlength=experts * experts)
+    return both.reshape(experts, experts).cpu().numpy()

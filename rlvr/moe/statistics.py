@@ -10,6 +10,14 @@ from typing import Any
 import numpy as np
 
 TOTAL = "all"
+PAIR_LAYERS = 4  # layers whose pairs a run counts; experts x experts each, in every checkpoint
+
+
+def pair_layers(layers: Sequence[int], most: int = PAIR_LAYERS) -> tuple[int, ...]:
+    """Returns at most `most` of the layers, evenly spaced from the first to the last."""
+    if len(layers) <= most:
+        return tuple(layers)
+    return tuple(layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most))
 
 
 def max_violation(counts: np.ndarray) -> np.ndarray:
@@ -61,6 +69,22 @@ def coactivation(routes: np.ndarray, experts: int) -> np.ndarray:
     return result.reshape(layers, experts, experts)
 
 
+def over_chance(together: np.ndarray) -> np.ndarray:
+    """Returns [experts, experts]: how often two experts are chosen together over what their loads alone would give.
+
+    together: a layer of `coactivation`. 1 is chance; NaN on the diagonal and for pairs with an expert never chosen.
+    """
+    pairs = together.astype(float)
+    load = np.diagonal(pairs).copy()
+    expected = np.outer(load, load)
+    for table in (pairs, expected):
+        np.fill_diagonal(table, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = pairs / pairs.sum() / (expected / expected.sum())
+    np.fill_diagonal(ratio, np.nan)
+    return np.where(expected > 0, ratio, np.nan)
+
+
 @dataclass(frozen=True)
 class LayerRouting:
     """How one MoE layer routes a set of tokens.
@@ -87,13 +111,12 @@ def layer_routing(routes: np.ndarray, experts: int, layers: Sequence[int]) -> tu
         tokens = int(counts.sum()) // routes.shape[-1]
         if not tokens:
             continue
-        pair, together, over_chance = None, 0.0, 1.0
+        pair, together, times = None, 0.0, 1.0
         upper = np.triu(both, 1)
         if upper.any():
             first, second = (int(x) for x in np.unravel_index(upper.argmax(), upper.shape))
             pair, together = (first, second), float(upper[first, second] / tokens)
-            product = np.triu(np.outer(counts[0], counts[0]), 1).astype(float)
-            over_chance = float(upper[first, second] / upper.sum() / (product[first, second] / product.sum()))
+            times = float(over_chance(both)[first, second])
         found.append(
             LayerRouting(
                 layer,
@@ -103,7 +126,7 @@ def layer_routing(routes: np.ndarray, experts: int, layers: Sequence[int]) -> tu
                 int(dead_experts(counts)[0]),
                 pair,
                 together,
-                over_chance,
+                times,
             )
         )
     return tuple(found)
@@ -125,7 +148,8 @@ class ExpertLoad:
     """Counts of a window, by kind of token; windows of several processes or steps add up in any order.
 
     `layers` are absolute decoder indices. Kinds are free words such as "update", "decode", "passed"; every token is
-    also counted under "all" once, by the caller naming it so.
+    also counted under "all" once, by the caller naming it so. `pairs`: for some layers [experts, experts], tokens that
+    chose both experts, the diagonal each one's load.
     """
 
     layers: tuple[int, ...]
@@ -133,6 +157,7 @@ class ExpertLoad:
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     batches: int = 0
     batch_violation: np.ndarray | None = None  # sum over batches of MaxVio [layers]
+    pairs: dict[int, np.ndarray] = field(default_factory=dict)
 
     def add(self, counts: np.ndarray, kinds: Iterable[str] = (TOTAL,), *, batch: bool = True) -> None:
         """Adds counts [layers, experts] under each kind; `batch` says they are a whole batch for MaxVio_batch."""
@@ -149,6 +174,16 @@ class ExpertLoad:
             self.batch_violation = violation if self.batch_violation is None else self.batch_violation + violation
             self.batches += 1
 
+    def add_pairs(self, layer: int, together: np.ndarray) -> None:
+        """Adds tokens [experts, experts] that chose two experts of `layer` together."""
+        together = np.asarray(together)
+        if layer not in self.layers or together.shape != (self.experts, self.experts):
+            raise ValueError(
+                f"pairs of layer {layer} of shape {list(together.shape)} for a model with experts in layers"
+                f" {list(self.layers)}, {self.experts} each: they are another model's"
+            )
+        self.pairs[layer] = self.pairs.get(layer, np.zeros(together.shape, dtype=np.int64)) + together
+
     def merge(self, other: ExpertLoad) -> ExpertLoad:
         """Returns the load of both windows together; associative and commutative."""
         if (self.layers, self.experts) != (other.layers, other.experts):
@@ -157,6 +192,8 @@ class ExpertLoad:
         for part in (self, other):
             for kind, counts in part.counts.items():
                 merged.counts[kind] = merged.counts.get(kind, np.zeros_like(counts)) + counts
+            for layer, together in part.pairs.items():
+                merged.add_pairs(layer, together)
             if part.batch_violation is not None:
                 merged.batch_violation = (
                     part.batch_violation.copy()
@@ -195,6 +232,7 @@ class ExpertLoad:
             "batches": self.batches,
             "batch_violation": None if self.batch_violation is None else self.batch_violation.tolist(),
             "counts": {kind: counts.tolist() for kind, counts in self.counts.items()},
+            "pairs": {str(layer): together.tolist() for layer, together in self.pairs.items()},
         }
 
     @classmethod
@@ -208,6 +246,8 @@ class ExpertLoad:
                 raise TypeError(f"counts: a {type(values['counts']).__name__}, expected one matrix a kind")
             for kind, counts in values["counts"].items():
                 load.add(np.asarray(counts, dtype=np.int64), [kind], batch=False)
+            for layer, together in values.get("pairs", {}).items():
+                load.add_pairs(int(layer), np.asarray(together, dtype=np.int64))
             load.batches = int(values.get("batches", 0))
         except (KeyError, TypeError, ValueError) as error:
             reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)

@@ -65,8 +65,8 @@ def policy_routing(
 ) -> PolicyRouting | None:
     """Returns the routing of a mixture-of-experts policy, None for a dense one and where it cannot be tapped.
 
-    Raises RecipeError where the section insists (replay r2 or r3, balancing, an auxiliary loss) on what the model
-    cannot give.
+    Raises RecipeError where the section insists (replay r2 or r3, balancing, an auxiliary loss, routes in the records)
+    on what the model cannot give.
     """
     insists = [
         name
@@ -75,6 +75,7 @@ def policy_routing(
             (f"moe.balance.rule: {section.balance.rule}", section.balance.rule != "off"),
             ("moe.aux_loss_coef", section.aux_loss_coef > 0),
             ("moe.freeze_router", section.freeze_router),
+            ("moe.keep_routes", section.keep_routes),
         )
         if wanted
     ]

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from rlvr.moe.statistics import TOTAL, ExpertLoad
+from rlvr.moe.statistics import TOTAL, ExpertLoad, over_chance
 from rlvr.report import svg
 from rlvr.report.drawing import curve, finish, legend, marks_of, share_axis
 from rlvr.report.run_data import Run
@@ -63,6 +64,33 @@ def load_by_expert(run: Run) -> Figure | None:
     return figure
 
 
+def chosen_together(run: Run) -> Figure | None:
+    """One panel a counted layer, one cell a pair of experts: how often a token chose both, over chance."""
+    load = last_load(run)
+    if load is None or not load.pairs:
+        return None
+    layers = sorted(load.pairs)
+    panels = np.stack([over_chance(load.pairs[layer]) for layer in layers])
+    if np.isnan(panels).all():
+        return None
+    strongest = float(np.nanmax(panels))
+    figure = svg.new_figure(height=0.5 + 5.6 / max(3, len(layers)))[0]
+    figure.clear()
+    axes = figure.subplots(1, len(layers), sharey=True, squeeze=False)[0]
+    for axis, layer, ratio in zip(axes, layers, panels, strict=True):
+        image = np.zeros((*ratio.shape, 4), dtype=np.uint8)
+        image[..., :3] = _HEAT
+        image[..., 3] = np.round(255 * np.clip(np.nan_to_num(ratio) / max(2.0, strongest), 0, 1))
+        axis.imshow(image, interpolation="none", extent=(-0.5, load.experts - 0.5, load.experts - 0.5, -0.5))
+        axis.set_title(f"layer {layer}", fontsize=8.5)
+        axis.grid(visible=False)
+        for scale in (axis.xaxis, axis.yaxis):
+            scale.set_major_locator(MaxNLocator(integer=True, nbins=4))
+    axes[0].set_ylabel("expert")
+    figure.supxlabel(f"expert (strongest pair: {strongest:.2f} times chance)", fontsize=9, color=svg.MUTED)
+    return figure
+
+
 def last_load(run: Run) -> ExpertLoad | None:
     """The recorded load of the last stage that kept one; a broken file is noted as missing."""
     for folder in [*(run.folder / segment.name for segment in reversed(run.rl)), run.folder]:
@@ -91,5 +119,13 @@ EXPERTS = (
         "Tokens each expert got in updates, over its layer's mean: the stronger the colour, the more; an expert "
         "without any colour is dead. rlvr moe place turns the stage's expert_load.json into a placement for serving.",
         load_by_expert,
+    ),
+    (
+        "expert-pairs",
+        "Experts chosen together",
+        "How often a token chose both experts, over what their loads alone would give: the stronger the colour, the "
+        "more, none for pairs that never meet. Counted in at most four layers. Even colour is the usual case; a few "
+        "strong pairs say that experts work in sets, and that their tokens travel least where a set lies on one rank.",
+        chosen_together,
     ),
 )

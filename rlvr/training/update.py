@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from rlvr.training.faults import CONTINUES, TrainingFault
 from rlvr.training.lora import KeepsAdapter
 from rlvr.training.restore import RestoresExperts
 
+logger = logging.getLogger(__name__)
+
 
 class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
     """GRPOTrainer whose updates are repacked, corrected and checked as the recipe says."""
@@ -41,6 +44,7 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
         self._checks_gap = False  # the next micro-batch is the first of a step
         self._sampled_logps: dict[str, torch.Tensor] | None = None  # of the micro-batch under way, to be checked
         self._live_logps: torch.Tensor | None = None
+        self._told_of_no_routes = False
         self._sampled_routes: list[tuple[int, Routes]] = []  # (prompt tokens, routes) of the engine's rollouts
         self._scored_routes: torch.Tensor | None = None  # recorded while TRL scored what was sampled
         super().__init__(**kwargs)
@@ -286,7 +290,16 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
     def _record_routes(self, output: Mapping[str, Any], records: Sequence[RolloutRecord]) -> None:
         """Puts tokens, log-probabilities and routes into the records of these rollouts, where they are to be kept."""
         routes = routes_of(output)
-        if routes is None or self.routing is None or not self.routing.section.keep_routes:
+        if self.routing is None or not self.routing.section.keep_routes:
+            return
+        if routes is None:
+            if not self._told_of_no_routes:
+                logger.warning(
+                    "moe.keep_routes: this engine returns no routes and moe.replay %s records none while scoring, so"
+                    " the rollout records hold none; set moe.replay to auto or r2",
+                    self.routing.section.replay,
+                )
+            self._told_of_no_routes = True
             return
         tokens = torch.cat([output["prompt_ids"], output["completion_ids"]], dim=1)
         written = output["completion_mask"].bool()

@@ -154,6 +154,10 @@ def test_the_command_prints_before_and_after_and_writes_a_map(tmp_path: Path) ->
     assert again.skew(load.counts["all"]).max() < linear_placement(2, 8, 4).skew(load.counts["all"]).max()
     kept = CliRunner().invoke(moe, [*arguments, "--current", str(out)], catch_exceptions=False).output
     assert "0 expert copies move" in kept
+    for below in (out / "x", out / "x" / "y"):
+        refused = CliRunner().invoke(moe, [*arguments[:-1], str(below)])
+        assert isinstance(refused.exception, FileExistsError) and not refused.output
+        assert str(refused.exception) == f"{below}: {out} is a file; expected a folder"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.moe.routes import RouteMismatch, Routes, RouteShape, aligned, checked, from_engine
-from rlvr.moe.session import count, fed_tokens
+from rlvr.moe.session import count, count_pairs, fed_tokens
 from rlvr.moe.statistics import (
     ExpertLoad,
     agreement,
@@ -25,6 +25,8 @@ from rlvr.moe.statistics import (
     layer_routing,
     load_entropy,
     max_violation,
+    over_chance,
+    pair_layers,
     rank_skew,
 )
 
@@ -249,3 +251,32 @@ def test_loads_of_two_processes_add_up(tmp_path: Path) -> None:
     outputs = [process.communicate(timeout=240)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
     assert [output.strip() for output in outputs] == ["merged 0", "merged 1"]
+
+
+def test_pairs_over_chance_find_the_set_and_merge_in_any_order() -> None:
+    rng = np.random.default_rng(1)
+    even = np.argsort(rng.random((4000, 8)))[:, :2]
+    sets = rng.integers(0, 4, 4000)[:, None] * 2 + np.array([0, 1])  # 0 with 1, 2 with 3, ...
+    chance = over_chance(coactivation(even[:, None], 8)[0])
+    assert np.isnan(np.diagonal(chance)).all() and np.nanmax(abs(chance - 1)) < 0.25
+    tied = over_chance(coactivation(sets[:, None], 8)[0])
+    assert tied[0, 1] > 5 and tied[0, 2] == 0
+    unused = over_chance(coactivation(np.array([[[0, 1]]]), 4)[0])
+    assert np.isnan(unused[2]).all()
+    first, second = ExpertLoad((3,), 8), ExpertLoad((3,), 8)
+    for load, routes in ((first, even), (second, sets)):
+        valid = torch.ones(1, len(routes), dtype=torch.bool)
+        together = count_pairs(torch.from_numpy(routes)[None], valid, 8)
+        assert (together == coactivation(routes[:, None], 8)[0]).all()
+        load.add_pairs(3, together)
+    both = first.merge(second)
+    assert (both.pairs[3] == second.merge(first).pairs[3]).all()
+    assert (both.pairs[3] == first.pairs[3] + second.pairs[3]).all()
+    assert (ExpertLoad.from_dict(json.loads(json.dumps(both.as_dict()))).pairs[3] == both.pairs[3]).all()
+    with pytest.raises(ValueError, match="pairs of layer 4"):
+        first.add_pairs(4, together)
+
+
+def test_pairs_are_counted_in_the_first_the_last_and_layers_between() -> None:
+    assert pair_layers((3, 4)) == (3, 4)
+    assert pair_layers(range(1, 49)) == (1, 17, 32, 48)

@@ -15,14 +15,17 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 from test_grpo_trainer import recipe
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import rlvr.training.engines as engines
 from rlvr.commands.moe import moe as moe_commands
-from rlvr.config import ModelSection, RecipeError, SFTRecipe
+from rlvr.config import ModelSection, QuickstartRecipe, RecipeError, SFTRecipe, load_recipe
+from rlvr.config.moe import MoESection
 from rlvr.models import build_tiny_policy
 from rlvr.moe.routes import RouteMismatch, Routes
 from rlvr.moe.session import RoutingSession, routes_of, unpacked
 from rlvr.moe.statistics import ExpertLoad
+from rlvr.moe.training import policy_routing
 from rlvr.rollouts.policy_engine import EngineFailure, Sampled
 from rlvr.rollouts.records import read_records
 from rlvr.rollouts.vllm_server import routes_of as server_routes
@@ -249,6 +252,26 @@ def test_a_run_that_kept_its_routes_is_held_against_what_sampled_it(
     assert isinstance(other.exception, RouteMismatch) and "another model's" in str(other.exception)
     with pytest.raises(ValueError, match=r"moe\.keep_routes: moe\.replay is off"):
         short(experts["glm4_moe"], problems_file, run, {"keep_routes": True, "replay": "off"})
+
+
+def test_routes_that_nothing_records_are_refused_or_said_to_be_missing(
+    experts: dict[str, Path], problems_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ValueError, match=r"moe\.keep_routes: llama is a dense model"):
+        policy_routing(
+            LlamaForCausalLM(LlamaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=1)),
+            MoESection(keep_routes=True),
+            updates_per_rollout=1,
+        )
+    with pytest.raises(ValueError, match=r"moe\.keep_routes: model\.family llama has no experts"):
+        load_recipe(
+            QuickstartRecipe, Path(__file__).parents[2] / "configs" / "quickstart.yaml", ("moe.keep_routes=true",)
+        )
+    moe = {"replay": "r3", "strict": False, "keep_routes": True}
+    with caplog.at_level("WARNING"):
+        train_grpo(short(experts["glm4_moe"], problems_file, tmp_path / "run", moe, max_steps=2))
+    told = [record.message for record in caplog.records if "moe.keep_routes" in record.message]
+    assert len(told) == 1 and "the rollout records hold none" in told[0]
 
 
 def test_routes_of_another_length_end_the_run_in_one_line(

@@ -17,6 +17,7 @@ from rlvr.config import (
     write_resolved,
 )
 from rlvr.config.inputs import missing_inputs
+from rlvr.config.quickstart import MODELS
 from rlvr.sole_use import sole_use
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -171,3 +172,10 @@ def test_a_folder_has_one_run_at_a_time_and_a_killed_one_keeps_nobody_out(tmp_pa
     with sole_use(tmp_path / "refused"):
         pass
     assert not (tmp_path / "refused").exists()
+
+
+@pytest.mark.parametrize(("model", "family"), [("tiny-moe", "qwen3_moe"), ("tiny-moe-glm4", "glm4_moe")])
+def test_the_quickstarts_with_experts_differ_in_family_and_folder_alone(model: str, family: str) -> None:
+    recipe = load_recipe(QuickstartRecipe, CONFIGS / "quickstart.yaml", MODELS[model])
+    assert recipe.model.family == family and recipe.moe.replay == "r2" and recipe.stage2.grpo.updates_per_step == 2
+    assert MODELS[model] != MODELS["tiny"] == () and recipe.output_dir != "runs/quickstart"

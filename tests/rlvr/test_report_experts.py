@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from rlvr.moe.statistics import ExpertLoad
+from rlvr.moe.statistics import ExpertLoad, coactivation
 from rlvr.report import render_report, svg
-from rlvr.report.expert_charts import load_by_expert, load_over_time
+from rlvr.report.expert_charts import chosen_together, load_by_expert, load_over_time
 from rlvr.report.run_data import Run, Segment
 from rlvr.report.summary import what_was_trained
 
@@ -28,13 +28,22 @@ def run_folder(folder: Path, *, experts: bool) -> Path:
     if experts:
         load = ExpertLoad((1, 2), 8)
         load.add(np.arange(16).reshape(2, 8))
+        rng = np.random.default_rng(0)
+        for layer in (1, 2):
+            load.add_pairs(layer, coactivation(np.argsort(rng.random((500, 1, 8)))[..., :2], 8)[0])
         (stage / "expert_load.json").write_text(json.dumps(load.as_dict()))
     return folder
 
 
 def test_load_is_drawn_where_there_are_experts_and_not_missed_where_there_are_none(tmp_path: Path) -> None:
     page = render_report(run_folder(tmp_path / "moe", experts=True)).read_text()
-    for words in ("Expert balance", "Expert load", "strongest: 2.00 times the mean"):
+    for words in (
+        "Expert balance",
+        "Expert load",
+        "strongest: 2.00 times the mean",
+        "Experts chosen together",
+        "times chance",
+    ):
         assert words in page
     dense = render_report(run_folder(tmp_path / "dense", experts=False)).read_text()
     assert "Expert balance" not in dense and "Expert load" not in dense
@@ -60,6 +69,16 @@ def test_the_legend_stands_above_the_names_of_stages_and_replay_has_a_panel() ->
         assert legend is not None and len(stages) == 2
         entries = [text.get_window_extent() for text in legend.get_texts()]
     assert len(entries) == 1 and min(entry.y0 for entry in entries) >= max(stage.y1 for stage in stages)
+
+
+def test_a_load_of_an_earlier_version_has_no_pairs_and_draws_none(tmp_path: Path) -> None:
+    load = ExpertLoad((1,), 4)
+    load.add(np.ones((1, 4), dtype=int))
+    saved = load.as_dict()
+    del saved["pairs"]
+    (tmp_path / "expert_load.json").write_text(json.dumps(saved))
+    assert load_by_expert(Run(tmp_path, "run")) is not None
+    assert chosen_together(Run(tmp_path, "run")) is None
 
 
 def test_of_many_layers_only_some_are_named(tmp_path: Path) -> None:
