@@ -77,3 +77,12 @@ def rotate(folder: Path, keep: int | None) -> None:
 def clear_staging(folder: Path) -> None:
     """Removes what a killed run left half-written."""
     shutil.rmtree(folder / STAGING, ignore_errors=True)
+
+
+def name_cpu_plainly(args: Any) -> None:
+    """Lets processes of a CPU load the optimizer of a checkpoint: `args.device` becomes "cpu".
+
+    accelerate calls the CPU of a process "cpu:0", transformers hands that to torch.load, which knows no such place.
+    """
+    if args.device.type == "cpu":
+        vars(args)["_setup_devices"] = type(args.device)("cpu")  # the cached property behind `device`

@@ -32,7 +32,7 @@ from rlvr.rollouts.engine import Sampling, TransformersEngine
 from rlvr.serving.cost import PlannedCosts, planned_costs
 from rlvr.serving.hardware import parse_hardware
 from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
-from rlvr.training.checkpoints import FINAL, latest_checkpoint, publish_checkpoint, read_state
+from rlvr.training.checkpoints import FINAL, latest_checkpoint, name_cpu_plainly, publish_checkpoint, read_state
 from rlvr.training.faults import CONTINUES, Preempted, StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, prompt_lengths, render_prompts
@@ -153,6 +153,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     require_adapter(recipe)
     check_adapter(latest_checkpoint(folder), recipe.lora)
     config = grpo_config(recipe, int(os.environ.get("WORLD_SIZE", "1")))
+    name_cpu_plainly(config)
     main = config.process_index == 0
     problems = load_training_problems(recipe.data, recipe.prompt)
     check_unchanged(folder, recipe, problems)

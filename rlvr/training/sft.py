@@ -23,6 +23,7 @@ from rlvr.training.checkpoints import (
     STAGING,
     clear_staging,
     latest_checkpoint,
+    name_cpu_plainly,
     publish_checkpoint,
     read_state,
     rotate,
@@ -98,6 +99,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
         log_level="error",
     )
     config = SFTConfig(**{**values, **section.extra})
+    name_cpu_plainly(config)
     model, tokenizer = load_policy(recipe.model)
     checkpoint = latest_checkpoint(folder)
     routing = supervised_routing(model, recipe.moe)

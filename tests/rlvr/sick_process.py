@@ -1,0 +1,51 @@
+"""`rlvr train` of which one process falls ill; torchrun starts this, RLVR_TEST_SICKNESS says how."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+
+def fall_ill(sickness: str) -> None:
+    """What happens to the second process in its third step, after the checkpoint of the second."""
+    from rlvr.rewards import ProgramGrader
+    from rlvr.training.grpo_trainer import GroupedGRPOTrainer
+    from sandbox import Verdict
+
+    if sickness == "not a number":
+        inner = GroupedGRPOTrainer._get_per_token_logps_and_entropies
+
+        def broken(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
+            logps, *others = inner(self, model, *arguments, **options)
+            if self.state.global_step == 2 and logps.requires_grad:
+                logps = logps * float("nan")
+            return logps, *others
+
+        GroupedGRPOTrainer._get_per_token_logps_and_entropies = broken
+        return
+    grade = ProgramGrader.grade
+    calls: list[int] = []
+
+    def graded(self: Any, *arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3 and sickness == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        verdicts = grade(self, *arguments, **options)
+        if len(calls) == 2 and sickness == "judge":
+            inner = self.judge.judge_batch
+            self.judge.judge_batch = lambda *a, **o: [replace(one, verdict=Verdict.IE) for one in inner(*a, **o)]
+        return verdicts
+
+    ProgramGrader.grade = graded
+
+
+if __name__ == "__main__":
+    from rlvr.cli import main
+
+    if os.environ.get("RANK") == "1" and (sickness := os.environ.get("RLVR_TEST_SICKNESS")):
+        fall_ill(sickness)
+    sys.argv[1:1] = ["train"]
+    main()
