@@ -408,7 +408,6 @@ def test_what_others_publish_is_printed_beside(sums_file: Path, tmp_path: Path) 
     assert "own: published, with their own prompts, sampling and judges: Their model pass@1 0.250" in answer.output
 
 
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 def test_an_engines_processes_end_with_the_evaluation_that_was_killed() -> None:
     starts = """
 import os, subprocess, sys, time

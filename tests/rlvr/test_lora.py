@@ -23,10 +23,6 @@ from rlvr.training.grpo import train_grpo
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.sft import train_sft
 
-needs_peft = pytest.mark.skipif(
-    importlib.util.find_spec("peft") is None,
-    reason="peft is not installed (pip install -e '.[lora]'); LoRA is untested",
-)
 LORA = {"rank": 4, "alpha": 16, "target_modules": ["q_proj", "v_proj", "down_proj"]}
 # lengths differ, so there is something to learn whatever passes
 LEARNS = {"lora": LORA, "reward": {"overlong_buffer": 18}, "grpo": {"learning_rate": 1e-2, "save_steps": 1}}
@@ -59,7 +55,6 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
-@needs_peft
 def test_a_run_saves_the_merged_model_with_the_adapter_beside_it_and_continues_to_the_same_weights(
     warm_model, problems_file, tmp_path, monkeypatch
 ):
@@ -102,7 +97,6 @@ def test_a_run_saves_the_merged_model_with_the_adapter_beside_it_and_continues_t
         assert torch.equal(tensor, weights(again)[name]), name
 
 
-@needs_peft
 def test_the_kl_reference_is_the_model_without_the_adapter_and_no_second_one(
     warm_model, problems_file, tmp_path, trainers
 ):
@@ -128,7 +122,6 @@ def test_the_kl_reference_is_the_model_without_the_adapter_and_no_second_one(
     assert (policy - reference).abs().max() > 1e-2
 
 
-@needs_peft
 def test_the_sampler_in_the_trainer_and_a_server_fed_by_file_write_with_the_merged_weights(
     warm_model, problems_file, tmp_path
 ):
@@ -146,7 +139,6 @@ def test_the_sampler_in_the_trainer_and_a_server_fed_by_file_write_with_the_merg
         server.close()
 
 
-@needs_peft
 def test_supervised_training_of_an_adapter_and_of_a_whole_layer_beside_it(
     tiny_model, demonstrations_file, tmp_path, monkeypatch
 ):
@@ -192,7 +184,6 @@ def test_supervised_training_of_an_adapter_and_of_a_whole_layer_beside_it(
             train_sft(run("refused", **section))
 
 
-@needs_peft
 @pytest.mark.parametrize("section", [{}, {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["norm"]}])
 def test_the_memory_plan_counts_the_parameters_that_peft_trains(tiny_model, section):
     from peft import get_peft_model

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from typing import Any, cast
 
+import kubernetes_validate
 import pytest
 import yaml
 from running_service import ROOT
@@ -134,15 +135,14 @@ def _merge(into: dict[str, Any], change: dict[str, Any]) -> None:
     ],
 )  # fmt: skip
 def test_manifests_fit_the_schemas_of_kubernetes(name: str, version: str) -> None:
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate: it holds schemas")
     kinds = []
     for resource in overlaid(name):
-        kubernetes.validate(resource, version, strict=True)
+        kubernetes_validate.validate(resource, version, strict=True)
         kinds.append(resource["kind"])
         spoiled = copy.deepcopy(resource)
         spoiled["spec"]["replica"] = 3
-        with pytest.raises(kubernetes.ValidationError):
-            kubernetes.validate(spoiled, version, strict=True)
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(spoiled, version, strict=True)
     assert kinds == ["Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"]
 
 
