@@ -76,7 +76,9 @@ class Arena:
 
     @classmethod
     def load(cls, path: str | Path) -> Arena:
-        """The books in a file. ValueError in one line if it holds none."""
+        """The books in a file; FileNotFoundError without one, ValueError if it holds none, each in one line."""
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{path}: no such file; `rlvr arena new` makes one")
         try:
             body = json.loads(Path(path).read_bytes())
             return cls([list(map(str, fold)) for fold in body["folds"]], [list(map(str, k)) for k in body["kept"]])

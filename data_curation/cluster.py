@@ -18,6 +18,7 @@ from ray import cloudpickle
 
 import sandbox
 from data_curation.stages.result import Part, Result
+from data_curation.stored import weighed
 
 CONNECT_S = 30.0
 WINDOW_PARTS, WINDOW_BYTES = 2048, 256 << 20  # parts that are in the object store at once
@@ -88,17 +89,8 @@ def _require_listener(address: str) -> None:
 
 
 def _windows(parts: Iterable[Any]) -> Iterator[list[dict[str, Any]]]:
-    rows: list[dict[str, Any]] = []
-    held = 0
-    for part in parts:
-        body = pickle.dumps(part)
-        rows.append({"number": len(rows), "body": body})
-        held += len(body)
-        if len(rows) == WINDOW_PARTS or held >= WINDOW_BYTES:
-            yield rows
-            rows, held = [], 0
-    if rows:
-        yield rows
+    for bodies in weighed(map(pickle.dumps, parts), len, WINDOW_PARTS, WINDOW_BYTES):
+        yield [{"number": number, "body": body} for number, body in enumerate(bodies)]
 
 
 _functions: dict[Any, Callable[[Any], Any]] = {}  # in a process of the cluster: the functions it has been given

@@ -8,11 +8,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
 Depths = Annotated[tuple[Annotated[int, Field(ge=0, le=8)], ...], Field(min_length=1)]
+
+
+def _folder_name(name: str) -> str:
+    if not name.strip() or "/" in name or name in (".", ".."):
+        raise ValueError(f"a name for a folder, without / (got {name!r})")
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
 
 
 class _Options(BaseModel):
@@ -163,7 +172,7 @@ class OutputOptions(_Options):
 class CurationConfig(_Options):
     """A curation recipe. `sources` are names as `load_problems` takes them."""
 
-    name: Annotated[str, Field(pattern=r"^[^/]*[^/.][^/]*$")] = "curation"  # of a folder: no slash
+    name: FolderName = "curation"
     sources: Annotated[tuple[str, ...], Field(min_length=1)] = ("builtin",)
     seed: int = 0
     limit: Annotated[int, Field(ge=1)] | None = None  # problems per source, for a quick look

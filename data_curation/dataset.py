@@ -52,7 +52,7 @@ def write_dataset(folder: Path, splits: Mapping[str, Sequence[Problem]], options
 
 def _row(problem: Problem, options: OutputOptions, folder: Path) -> dict[str, Any]:
     values = problem.model_dump(exclude=set(WITHHELD))
-    size = sum(len(test.input) + len(test.output) + len(test.call or "") for test in problem.tests)
+    size = sum(test.characters for test in problem.tests)
     name = ""
     if size > options.inline_tests_kb << 10:
         name = f"tests/{problem.fingerprint}.parquet"

@@ -34,7 +34,6 @@ class Fact:
     @classmethod
     def of(cls, problem: Problem) -> Fact:
         """The facts of `problem`."""
-        size = sum(len(test.input) + len(test.output) + len(test.call or "") for test in problem.tests)
         return cls(
             problem.id,
             problem.family,
@@ -45,7 +44,7 @@ class Fact:
             problem.date,
             HELDOUT in problem.tags,
             len(problem.tests),
-            math.ceil(size / 1000),
+            math.ceil(sum(test.characters for test in problem.tests) / 1000),
             len(problem.statement.split()),
             len(problem.solutions),
             statement_hash(problem.statement),

@@ -34,6 +34,11 @@ class Test(_Strict):
     group: str = ""  # the subtask it belongs to
     shown: str = ""  # the assert statement it was made of, for prompts; no verdict depends on it
 
+    @property
+    def characters(self) -> int:
+        """How much text it is."""
+        return len(self.input) + len(self.output) + len(self.call or "")
+
     def case(self) -> sandbox.TestCase:
         return sandbox.TestCase(self.input, self.output, self.call, self.weight, group=self.group)
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import overload
+from typing import TypeVar, overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from data_curation.schema import Problem
 from data_curation.sources.files import given, read_parquet
 from data_curation.sources.rows import problem_from_row
+
+T = TypeVar("T")
 
 GROUPS_HELD = 4
 HEAVY = frozenset({"tests", "solutions", "generator", "preamble", "checker", "interactor"})
@@ -77,21 +79,28 @@ def light(problems: Sequence[Problem]) -> Iterable[Problem]:
     return problems.light() if isinstance(problems, StoredProblems) else problems
 
 
-def batches(problems: Iterable[Problem], most: int, most_bytes: int) -> Iterator[list[Problem]]:
-    """Lists of up to `most` problems whose tests and programs take about `most_bytes` characters at most."""
-    batch: list[Problem] = []
+def batches(problems: Iterable[Problem], most: int, most_characters: int) -> Iterator[list[Problem]]:
+    """Lists of up to `most` problems whose tests, programs and statements hold about `most_characters` at most."""
+    return weighed(problems, _characters, most, most_characters)
+
+
+def weighed(items: Iterable[T], weight: Callable[[T], int], most: int, most_weight: int) -> Iterator[list[T]]:
+    """Lists of up to `most` items, each ended by the item that brings its weight to `most_weight`."""
+    batch: list[T] = []
     held = 0
-    for problem in problems:
-        batch.append(problem)
-        held += weight(problem)
-        if len(batch) == most or held >= most_bytes:
+    for item in items:
+        batch.append(item)
+        held += weight(item)
+        if len(batch) == most or held >= most_weight:
             yield batch
             batch, held = [], 0
     if batch:
         yield batch
 
 
-def weight(problem: Problem) -> int:
-    """Characters of a problem's texts."""
-    tests = sum(len(test.input) + len(test.output) + len(test.call or "") for test in problem.tests)
-    return tests + sum(len(solution.code) for solution in problem.solutions) + len(problem.statement)
+def _characters(problem: Problem) -> int:
+    return (
+        sum(test.characters for test in problem.tests)
+        + sum(len(s.code) for s in problem.solutions)
+        + len(problem.statement)
+    )

@@ -234,7 +234,7 @@ def _show_missing(recipe: Any) -> bool:
     lines = missing_inputs(recipe)
     for line in lines:
         click.echo(f"# not there yet: {line}", err=True)
-    return any(line.startswith("model ") for line in lines)
+    return any(line.startswith(f"model {recipe.model.name_or_path}:") for line in lines)
 
 
 def _show_memory(recipe: Any) -> None:

@@ -72,10 +72,8 @@ def check_samples(path: Path) -> None:
     """FileNotFoundError, or RowError for the first row that is neither counts nor a program that can run here."""
     if not path.is_file():
         raise FileNotFoundError(f"difficulty.samples: {path}: no such file")
-    if next(_sample_rows(path), None) is None:
+    if not sum(1 for _ in _sample_rows(path)):
         raise RowError(path, None, "holds no samples")
-    for _ in _sample_rows(path):
-        pass
 
 
 def read_pass_rates(path: Path, problems: Sequence[Problem], work: Workplace) -> dict[str, Rate]:

@@ -16,7 +16,7 @@ def thinned(tests: Sequence[Test], maximum_tests: int, maximum_bytes: int) -> li
     First come the samples, then the largest test of each subtask that fits, then tests evenly spread over the order
     of input sizes, largest first. The first test is kept whatever its size, so that a problem never loses all.
     """
-    sizes = [_size(test) for test in tests]
+    sizes = [test.characters for test in tests]
     if len(tests) <= maximum_tests and sum(sizes) <= maximum_bytes:
         return list(tests)
     chosen: set[int] = set()
@@ -40,7 +40,3 @@ def _order(tests: Sequence[Test], sizes: Sequence[int], maximum_tests: int) -> l
     spread = [by_size[round(step * (len(by_size) - 1) / max(1, steps - 1))] for step in range(steps)]
     samples = [index for index, test in enumerate(tests) if test.sample]
     return [*samples, *largest, *spread, *by_size[::-1]]
-
-
-def _size(test: Test) -> int:
-    return len(test.input) + len(test.output) + len(test.call or "")

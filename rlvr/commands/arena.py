@@ -51,9 +51,10 @@ def new(source: str, folds: int, seed: int, out: Path) -> None:
 def next_fold(books: Path, problems: str, out: Path) -> None:
     """Write the problems of the fold that is to be predicted."""
     from data_curation import iter_problems
+    from data_curation.arena import Arena
     from data_curation.storage import save_problems
 
-    found = _books(books)
+    found = Arena.load(books)
     if found.is_finished:
         raise ValueError(f"{books}: all folds have been predicted; teach arena.teach=hard_ids")
     wanted = set(found.ids_to_predict())
@@ -77,9 +78,10 @@ def next_fold(books: Path, problems: str, out: Path) -> None:
 )
 def record(books: Path, samples: Path, pass_rate: float) -> None:
     """Note the predictions of the fold; its failures are what is kept."""
+    from data_curation.arena import Arena
     from data_curation.stages.pass_rates import graded_rates
 
-    found = _books(books)
+    found = Arena.load(books)
     rates = graded_rates(samples)
     found.record({name: rate.mean >= pass_rate for name, rate in rates.items() if rate.samples})
     found.save(books)
@@ -90,15 +92,9 @@ def record(books: Path, samples: Path, pass_rate: float) -> None:
 @click.argument("books", type=_PATH)
 def show(books: Path) -> None:
     """Folds, what was kept of each, and what comes next."""
-    click.echo(_state(_books(books)))
-
-
-def _books(path: Path) -> Arena:
     from data_curation.arena import Arena
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; `rlvr arena new` makes one")
-    return Arena.load(path)
+    click.echo(_state(Arena.load(books)))
 
 
 def _state(books: Arena) -> str:

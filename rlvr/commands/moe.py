@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from rlvr.config.load import require_folder
+
 
 @click.group()
 def moe() -> None:
@@ -283,9 +285,7 @@ def _read_json(path: Path, what: str) -> Any:
 def _check_writable(path: Path) -> None:
     if path.is_dir():
         raise FileExistsError(f"{path}: a folder; expected the name of a file")
-    above = next((folder for folder in path.parents if folder.exists()), None)
-    if above is not None and not above.is_dir():
-        raise FileExistsError(f"{path}: {above} is a file; expected a folder")
+    require_folder("--out", path.parent)
 
 
 def _write(path: Path, text: str) -> None:

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from data_curation.config import FolderName
 from rlvr.config.evaluation import EvaluationSchedule
-from rlvr.config.load import RunName, Strict
+from rlvr.config.load import Strict
 from rlvr.config.lora import LoRASection
 from rlvr.config.moe import MoESection
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
@@ -195,7 +196,7 @@ class Arithmetic:
 class GRPORecipe(Strict):
     """`rlvr train`: one GRPO stage."""
 
-    name: RunName
+    name: FolderName
     output_dir: str = ""  # default: runs/<name>
     stage: str = "stage1"
     seed: int = Field(default=0, ge=0, lt=2**32)

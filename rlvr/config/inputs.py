@@ -28,7 +28,7 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
     else:
         checks.append(lambda: _existing(recipe.data))
         if (arena := recipe.arena) is not None:
-            checks.append(lambda: _books(arena.books))
+            checks.append(lambda: Arena.load(arena.books))
     lines = []
     for check in checks:
         try:
@@ -83,9 +83,3 @@ def require_inputs(recipe: SFTRecipe | GRPORecipe) -> None:
 def _existing(path: str) -> None:
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations; make one with `rlvr curate`")
-
-
-def _books(path: str) -> None:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"arena.books: {path}: no such file; `rlvr arena new` makes one")
-    Arena.load(path)

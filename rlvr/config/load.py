@@ -7,10 +7,10 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 
 class RecipeError(ValueError):
@@ -34,15 +34,7 @@ class Strict(BaseModel):
         return values
 
 
-def _folder_name(name: str) -> str:
-    if not name.strip() or "/" in name or name in (".", ".."):
-        raise ValueError(f"a name for a folder, without / (got {name!r}); `output_dir` says where it lies")
-    return name
-
-
-RunName = Annotated[str, AfterValidator(_folder_name)]
-
-# A key that only one kind of recipe has at its top, and the verb that reads it.
+# The key by which a recipe of each verb is known; the first that is there decides.
 _VERBS = {"stage1": "quickstart", "sources": "curate", "grpo": "train", "sft": "sft", "suite": "evaluate"}
 
 
@@ -60,14 +52,15 @@ def load_recipe(recipe: type[R], path: str | os.PathLike[str] | None, overrides:
 
 def recipe_from(recipe: type[R], values: dict[str, Any], where: str, overrides: Iterable[str] = ()) -> R:
     """Returns the recipe of `values` with `overrides` applied; errors as of `load_recipe`, naming `where`."""
-    verb = next((verb for key, verb in _VERBS.items() if key in values), None)
+    known_by = next((key for key in _VERBS if key in values), None)
     given = {_apply(values, override): f"override {override!r}" for override in overrides}
     try:
         return recipe.model_validate(values)
     except ValidationError as error:
-        fields = recipe.model_fields
-        if verb and not any(key in fields for key, name in _VERBS.items() if name == verb):
-            raise RecipeError(f"{where}: a recipe of `rlvr {verb}`, which this verb does not read") from None
+        if known_by is not None and known_by not in recipe.model_fields:
+            raise RecipeError(
+                f"{where}: a recipe of `rlvr {_VERBS[known_by]}`, which this verb does not read"
+            ) from None
         lines: dict[str, str] = {}
         for item in error.errors():
             # a value that fits none of several types is one mistake of one key

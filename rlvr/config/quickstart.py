@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from data_curation import CurationConfig
+from data_curation.config import FolderName
 from rlvr.config.evaluation import SamplingSection
 from rlvr.config.grpo import BudgetSection, CurriculumSection, GRPORecipe, GRPOSection
-from rlvr.config.load import RunName, Strict
+from rlvr.config.load import Strict
 from rlvr.config.moe import MoESection
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 from rlvr.config.sft import SFTSection
@@ -77,7 +78,7 @@ class StageSection(Strict):
 class QuickstartRecipe(Strict):
     """`rlvr quickstart`: curate, SFT, stage 1, stage 2, evaluate, report."""
 
-    name: RunName = "quickstart"
+    name: FolderName = "quickstart"
     output_dir: str = Field(default="runs/quickstart", min_length=1)
     seed: int = Field(default=0, ge=0, lt=2**32)
     threads: int | None = Field(default=None, ge=1)  # torch threads; None: the cores, at most 4

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rlvr.config.load import RunName, Strict
+from data_curation.config import FolderName
+from rlvr.config.load import Strict
 from rlvr.config.lora import LoRASection
 from rlvr.config.moe import SupervisedMoESection
 from rlvr.config.sections import ModelSection, PromptSection, TrackingSection
@@ -53,7 +54,7 @@ class SFTRecipe(Strict):
     `data` holds rows of prompt and completion (parquet, JSONL), or problems whose accepted solutions are taught.
     """
 
-    name: RunName
+    name: FolderName
     output_dir: str = ""  # default: runs/<name>
     seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSection

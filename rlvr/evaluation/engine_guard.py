@@ -6,6 +6,7 @@ command that would continue the evaluation finds none. Run as a program: `engine
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -29,15 +30,14 @@ def engine_processes(parent: int) -> dict[int, str]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        try:
-            fields = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            title = (entry / "cmdline").read_bytes()
-        except OSError:  # it ended meanwhile
-            continue
         pid = int(entry.name)
-        parents[pid], began[pid] = int(fields[1]), fields[19]
-        if title.startswith(_TITLE):
-            titled.add(pid)
+        found = _parent_and_start(pid)
+        if found is None:
+            continue
+        parents[pid], began[pid] = found
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if (entry / "cmdline").read_bytes().startswith(_TITLE):
+                titled.add(pid)
     return {pid: began[pid] for pid in titled if _descends(pid, parent, parents)}
 
 
@@ -49,11 +49,12 @@ def _descends(pid: int, parent: int, parents: dict[int, int]) -> bool:
     return False
 
 
-def _began(pid: int) -> str | None:
+def _parent_and_start(pid: int) -> tuple[int, str] | None:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[19]
-    except OSError:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:  # it has ended
         return None
+    return int(fields[1]), fields[19]
 
 
 def main(parent: int) -> None:
@@ -63,11 +64,10 @@ def main(parent: int) -> None:
         known |= engine_processes(parent)
         time.sleep(_PAUSE_S)
     for pid, began in known.items():
-        if _began(pid) == began:  # ids are used again
-            try:
+        found = _parent_and_start(pid)
+        if found is not None and found[1] == began:  # ids are used again
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
 
 
 if __name__ == "__main__":

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
+from processes import ends_well, launch, torchrun
 from stock_trainer import AS_TRL, LOSSES, differences, logged, train_stock
 from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
@@ -80,16 +78,8 @@ def test_two_processes_give_the_stock_trainers_losses_and_weights_bit_for_bit(wa
     )
     file = tmp_path / "recipe.json"
     file.write_text(ours.model_dump_json())
-    program = [str(Path(__file__).with_name("stock_trainer.py")), str(file), str(tmp_path / "result.json")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program],
-        env={**environment, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    program = Path(__file__).with_name("stock_trainer.py")
+    ends_well(torchrun(program, str(file), str(tmp_path / "result.json")))
     found = json.loads((tmp_path / "result.json").read_text())
     assert found == {"processes": 2, "differ": {loss_type: [] for loss_type in LOSSES}}
 
@@ -105,19 +95,7 @@ def test_processes_whose_repacked_micro_batches_differ_in_rows_learn_what_unpack
         ours = recipe(
             warm_model, problems_file, tmp_path / name, judge={"workers": 1}, reward=shaped, grpo=section, seed=1
         )
-        file = tmp_path / f"{name}.yaml"
-        file.write_text(ours.model_dump_json())
-        root = Path(__file__).parents[2]
-        program = [str(root / "scripts" / "train_grpo.py"), "--config", str(file)]
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *program],
-            env={**environment, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])},
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+        ends_well(launch(ours))
         ends[name] = weights(tmp_path / name / "final")
     lines = [json.loads(line) for line in (tmp_path / "packed" / "metrics.jsonl").read_text().splitlines()]
     assert any(line["skipped_rollouts"] > 0 and line["grad_norm"] > 0 for line in lines)

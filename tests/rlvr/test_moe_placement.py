@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr.commands.moe import moe
+from rlvr.config import RecipeError
 from rlvr.moe.placement import Placement, linear_placement, placement_of, plan_placement
 from rlvr.moe.statistics import ExpertLoad
 
@@ -156,8 +157,8 @@ def test_the_command_prints_before_and_after_and_writes_a_map(tmp_path: Path) ->
     assert "0 expert copies move" in kept
     for below in (out / "x", out / "x" / "y"):
         refused = CliRunner().invoke(moe, [*arguments[:-1], str(below)])
-        assert isinstance(refused.exception, FileExistsError) and not refused.output
-        assert str(refused.exception) == f"{below}: {out} is a file; expected a folder"
+        assert isinstance(refused.exception, RecipeError) and not refused.output
+        assert str(refused.exception) == f"--out: {out} is a file; name a folder"
 
 
 @pytest.mark.parametrize(

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from processes import ends_well, launch
 from test_grpo_trainer import recipe, weights
 
 from rlvr.config import GRPORecipe
 from rlvr.training.checkpoints import complete_checkpoints
 
-ROOT = Path(__file__).parents[2]
-
-
-def launch(run: GRPORecipe, processes: int = 2, sickness: str = "") -> subprocess.Popen[str]:
-    file = Path(run.output_dir).with_suffix(".json")
-    file.write_text(run.model_dump_json())
-    variables = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "RLVR_TEST_SICKNESS": sickness}
-    return subprocess.Popen(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes),
-            str(Path(__file__).with_name("sick_process.py")), "--config", str(file),
-        ],
-        env={**os.environ, **variables, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+PROGRAM = Path(__file__).with_name("sick_process.py")
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +32,7 @@ def settings(warm_model, problems_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(settings) -> Path:
-    with launch(settings("whole")) as done:
-        _, errors = done.communicate(timeout=900)
-    assert done.returncode == 0, errors[-3000:]
+    ends_well(launch(settings("whole"), PROGRAM))
     return Path(settings("whole").output_dir)
 
 
@@ -68,16 +48,14 @@ def whole(settings) -> Path:
 def test_one_process_that_falls_ill_ends_the_launch_by_name_and_the_run_continues(sickness, named, settings, whole):
     run = settings(sickness.replace(" ", "-"))
     out = Path(run.output_dir)
-    with launch(run, sickness=sickness) as launched:
+    with launch(run, PROGRAM, RLVR_TEST_SICKNESS=sickness) as launched:
         while not any(step == 2 for step, _ in complete_checkpoints(out)):
             assert launched.poll() is None, launched.stderr and launched.stderr.read()[-3000:]
             time.sleep(0.05)
         _, errors = launched.communicate(timeout=180)  # a minute, and a crowded machine
     assert launched.returncode != 0 and named in errors, errors[-3000:]
     assert not (out / "final").exists() and max(step for step, _ in complete_checkpoints(out)) == 2
-    with launch(run) as again:
-        _, errors = again.communicate(timeout=900)
-    assert again.returncode == 0, errors[-3000:]
+    ends_well(launch(run, PROGRAM))
     for name, tensor in weights(whole / "final").items():
         assert torch.equal(weights(out / "final")[name], tensor), name
 
@@ -87,8 +65,6 @@ def test_a_run_continues_with_another_number_of_processes(settings, whole):
     run = settings("fewer")
     out = Path(run.output_dir)
     shutil.copytree(whole, out, ignore=shutil.ignore_patterns("final", "checkpoint-[34]"))
-    with launch(run, processes=1) as launched:
-        _, errors = launched.communicate(timeout=900)
-    assert launched.returncode == 0, errors[-3000:]
+    ends_well(launch(run, PROGRAM, processes=1))
     assert (out / "final" / "model.safetensors").is_file()
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 4

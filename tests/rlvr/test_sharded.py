@@ -3,57 +3,41 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from policy_server import PolicyServer
+from processes import ROOT, ends_well, launch
 from test_grpo_trainer import recipe, weights
 from test_policy_engines import by_file
 
 from rlvr.config import GRPORecipe
 
-ROOT = Path(__file__).parents[2]
 ACCELERATE = ROOT / "configs" / "accelerate"
 
 
 def environment_of(name: str | None) -> dict[str, str]:
     """What `accelerate launch` makes of one of our files, on CPUs and in float32."""
-    variables = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     if name is None:
-        return variables
+        return {}
     keys = yaml.safe_load((ACCELERATE / f"{name}.yaml").read_text())
     if keys["distributed_type"] == "FSDP":
-        variables["ACCELERATE_USE_FSDP"] = "true"
+        variables = {"ACCELERATE_USE_FSDP": "true"}
         return variables | {key.upper(): str(value).lower() for key, value in keys["fsdp_config"].items()} | {
             key.upper(): keys["fsdp_config"][key] for key in ("fsdp_auto_wrap_policy", "fsdp_state_dict_type")
         }  # fmt: skip
-    variables |= {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu"}
+    variables = {"ACCELERATE_USE_DEEPSPEED": "true", "DS_ACCELERATOR": "cpu"}
     return variables | {
         f"ACCELERATE_DEEPSPEED_{key.upper()}": str(value).lower() for key, value in keys["deepspeed_config"].items()
     }
 
 
-def train_in_two_processes(run: GRPORecipe, sharding: str | None, timeout_s: float = 900) -> None:
+def train_in_two_processes(run: GRPORecipe, sharding: str | None) -> None:
     """`rlvr train` in two processes under one of configs/accelerate; asserts that it ends well."""
-    file = Path(run.output_dir).with_suffix(".json")
-    file.write_text(run.model_dump_json())
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-            str(Path(__file__).with_name("sharded_cpu.py")), "--config", str(file),
-        ],
-        env={**os.environ, **environment_of(sharding), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    ends_well(launch(run, Path(__file__).with_name("sharded_cpu.py"), **environment_of(sharding)))
 
 
 def lines(folder: Path) -> list[dict]:
