@@ -61,7 +61,7 @@ class Arena:
         missing = [name for name in self.ids_to_predict() if name not in passed]
         if missing:
             raise ValueError(
-                f"{len(missing)} problems of fold {len(self.kept)} have no result, for example {missing[0]}"
+                f"{len(missing)} problems of fold {len(self.kept) + 1} of {len(self.folds)} have no result, for example {missing[0]}"
             )
         self.kept.append([name for name in self.ids_to_predict() if not passed[name]])
         return list(self.kept[-1])

@@ -189,7 +189,7 @@ def test_only_failures_go_on_and_the_books_survive_a_restart(tmp_path):
 
 def test_a_missing_prediction_is_named_and_nothing_is_noted(tmp_path):
     books = arena()
-    with pytest.raises(ValueError, match=r"8 problems of fold 1 have no result, for example p"):
+    with pytest.raises(ValueError, match=r"8 problems of fold 2 of \d have no result, for example p"):
         books.record({})
     assert books.round == 0
     (tmp_path / "bad.json").write_text("[]")

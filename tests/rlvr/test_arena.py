@@ -94,7 +94,7 @@ def test_the_sft_verb_trains_on_what_the_books_select(tmp_path, tiny_model, demo
         (["arena", "show", "{new}"], "no such file; `rlvr arena new` makes one"),
         (["arena", "next", "{books}", "--problems", "builtin:contest", "--out", "{new}"], "lacks"),
         (["arena", "record", "{books}", "--samples", "{new}"], "no such file of samples"),
-        (["arena", "record", "{books}", "--samples", "{one}"], "problems of fold 1 have no result"),
+        (["arena", "record", "{books}", "--samples", "{one}"], "problems of fold 2 of 4 have no result"),
         (["arena", "record", "{books}", "--samples", "{bad}"], "row 1: `verdict`: unknown 'OK'"),
     ],
 )
