@@ -18,7 +18,7 @@ from ray import cloudpickle
 
 import sandbox
 from data_curation.stages.result import Part, Result
-from data_curation.stored import weighed
+from data_curation.storage import weighed
 
 CONNECT_S = 30.0
 WINDOW_PARTS, WINDOW_BYTES = 2048, 256 << 20  # parts that are in the object store at once

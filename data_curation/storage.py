@@ -5,14 +5,16 @@ from __future__ import annotations
 import gzip
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_curation.schema import Problem
+
+T = TypeVar("T")
 
 _TEST = pa.struct(
     [
@@ -79,18 +81,24 @@ def save_table(rows: Iterable[dict[str, Any]], schema: pa.Schema, path: Path) ->
 
     def write(temporary: Path) -> None:
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            group: list[dict[str, Any]] = []
-            held = 0
-            for row in rows:
-                group.append(row)
-                held += _characters(row)
-                if len(group) == ROWS_PER_GROUP or held >= CHARACTERS_PER_GROUP:
-                    writer.write_table(pa.Table.from_pylist(group, schema=schema))
-                    group, held = [], 0
-            if group:
+            for group in weighed(rows, _characters, ROWS_PER_GROUP, CHARACTERS_PER_GROUP):
                 writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
     replace_with(write, path)
+
+
+def weighed(items: Iterable[T], weight: Callable[[T], int], most: int, most_weight: int) -> Iterator[list[T]]:
+    """Lists of up to `most` items, each ended by the item that brings its weight to `most_weight`."""
+    batch: list[T] = []
+    held = 0
+    for item in items:
+        batch.append(item)
+        held += weight(item)
+        if len(batch) == most or held >= most_weight:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 def _characters(value: Any) -> int:

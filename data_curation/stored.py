@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import overload
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from data_curation.schema import Problem
 from data_curation.sources.files import given, read_parquet
 from data_curation.sources.rows import problem_from_row
-
-T = TypeVar("T")
+from data_curation.storage import weighed
 
 GROUPS_HELD = 4
 HEAVY = frozenset({"tests", "solutions", "generator", "preamble", "checker", "interactor"})
@@ -82,20 +81,6 @@ def light(problems: Sequence[Problem]) -> Iterable[Problem]:
 def batches(problems: Iterable[Problem], most: int, most_characters: int) -> Iterator[list[Problem]]:
     """Lists of up to `most` problems whose tests, programs and statements hold about `most_characters` at most."""
     return weighed(problems, _characters, most, most_characters)
-
-
-def weighed(items: Iterable[T], weight: Callable[[T], int], most: int, most_weight: int) -> Iterator[list[T]]:
-    """Lists of up to `most` items, each ended by the item that brings its weight to `most_weight`."""
-    batch: list[T] = []
-    held = 0
-    for item in items:
-        batch.append(item)
-        held += weight(item)
-        if len(batch) == most or held >= most_weight:
-            yield batch
-            batch, held = [], 0
-    if batch:
-        yield batch
 
 
 def _characters(problem: Problem) -> int:
