@@ -60,9 +60,8 @@ class Arena:
             raise ValueError("all folds have been predicted")
         missing = [name for name in self.ids_to_predict() if name not in passed]
         if missing:
-            raise ValueError(
-                f"{len(missing)} problems of fold {len(self.kept) + 1} of {len(self.folds)} have no result, for example {missing[0]}"
-            )
+            fold = f"fold {len(self.kept) + 1} of {len(self.folds)}"
+            raise ValueError(f"{len(missing)} problems of {fold} have no result, for example {missing[0]}")
         self.kept.append([name for name in self.ids_to_predict() if not passed[name]])
         return list(self.kept[-1])
 
