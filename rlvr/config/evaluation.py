@@ -48,7 +48,7 @@ class EndpointSection(Strict):
     model: str
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = Field(default=16, ge=1)
-    tries: int = Field(default=6, ge=1)  # of one request, with growing pauses
+    tries: int = Field(default=10, ge=1)  # of one request, with pauses that grow to a minute: three minutes in all
     timeout_s: float = Field(default=600.0, gt=0)
     extra: dict[str, Any] = Field(default_factory=dict)  # further fields of every request
 

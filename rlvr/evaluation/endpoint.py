@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import math
 import os
 import random
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +18,12 @@ from rlvr.config.evaluation import EndpointSection, SamplingSection
 from rlvr.evaluation.generate import NO_ROOM, Answered
 from rlvr.evaluation.lines import sound
 
+logger = logging.getLogger(__name__)
+
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _LONGEST_PAUSE = 60.0
 _LEAST_IN_A_ROW = 4
+_SAID_EVERY_S = 30.0
 # how servers say that prompt and completion are longer than their context: vLLM, SGLang, llama.cpp, the OpenAI API
 _TOO_LONG = re.compile(r"context[ _](length|size|window)|max(imum)?[ _]model[ _]len|longer than the", re.IGNORECASE)
 
@@ -32,9 +38,9 @@ class EndpointSampler:
     """Chat messages go to /chat/completions, plain prompts to /completions, one request a sample.
 
     A request is tried again after a refused connection, a busy or failing server, a timeout, or an answer that is no
-    completion; not after answers that no further try can mend (401, 404 ...). A prompt that the server's context
-    cannot hold is reported as that. EndpointFailure once the others are
-    through, or as soon as so many as are sent at once (4 at least) failed in a row: then the server is taken for dead.
+    completion, which is said at most every 30 s; not after answers that no further try can mend (401, 404 ...). A
+    prompt that the server's context cannot hold is reported as that. EndpointFailure once the others are through, or
+    as soon as so many as are sent at once (4 at least) failed in a row: then the server is taken for dead.
     """
 
     draws_together = False
@@ -42,6 +48,7 @@ class EndpointSampler:
     def __init__(self, endpoint: EndpointSection, sampling: SamplingSection, pause_s: float = 1.0) -> None:
         self.endpoint, self.sampling, self.pause_s = endpoint, sampling, pause_s
         self._headers = _authorization(endpoint.api_key_env)
+        self._said = -math.inf
 
     def draw(self, prompts: Sequence[Any], greedy: bool, seeds: Sequence[int], answered: Answered) -> None:
         asyncio.run(self._draw(prompts, greedy, seeds, answered))
@@ -85,7 +92,9 @@ class EndpointSampler:
         why = ""
         for attempt in range(self.endpoint.tries):
             if attempt:
-                await asyncio.sleep(min(_LONGEST_PAUSE, self.pause_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+                pause = min(_LONGEST_PAUSE, self.pause_s * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)
+                self._say(f"{why}; asked again in {pause:.0f} s, try {attempt + 1} of {self.endpoint.tries}")
+                await asyncio.sleep(pause)
             try:
                 response = await client.post(f"{self.endpoint.url}/{path}", json=body)
             except httpx.HTTPError as error:
@@ -103,6 +112,12 @@ class EndpointSampler:
             if response.status_code not in _RETRIED:
                 break
         raise EndpointFailure(why)
+
+    def _say(self, trouble: str) -> None:
+        now = time.monotonic()
+        if now - self._said >= _SAID_EVERY_S:
+            self._said = now
+            logger.warning("%s: %s", self.endpoint.url, trouble)
 
     def _body(self, prompt: Any, greedy: bool, seed: int) -> dict[str, Any]:
         section = self.sampling

@@ -25,7 +25,10 @@ def guard_engine() -> subprocess.Popen[bytes]:
 
 
 def engine_processes(parent: int) -> dict[int, str]:
-    """Process id -> when it began, of vLLM's processes that descend from `parent`."""
+    """Process id -> when it began, of vLLM's processes that descend from `parent`.
+
+    Those are the ones it has given a title, and all below them: a worker has none until its imports are done.
+    """
     began, parents, titled = {}, {}, set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -38,15 +41,17 @@ def engine_processes(parent: int) -> dict[int, str]:
         with contextlib.suppress(OSError):  # it ended meanwhile
             if (entry / "cmdline").read_bytes().startswith(_TITLE):
                 titled.add(pid)
-    return {pid: began[pid] for pid in titled if _descends(pid, parent, parents)}
+    lines = ((pid, _line(pid, parent, parents)) for pid in parents)
+    return {pid: began[pid] for pid, line in lines if not titled.isdisjoint(line)}
 
 
-def _descends(pid: int, parent: int, parents: dict[int, int]) -> bool:
-    for _ in range(64):
+def _line(pid: int, parent: int, parents: dict[int, int]) -> list[int]:
+    """`pid` and those between it and `parent`; nothing where it does not descend from that."""
+    line = []
+    while pid not in (0, 1, parent) and len(line) < 64:
+        line.append(pid)
         pid = parents.get(pid, 0)
-        if pid in (0, 1, parent):
-            return pid == parent
-    return False
+    return line if pid == parent else []
 
 
 def _parent_and_start(pid: int) -> tuple[int, str] | None:

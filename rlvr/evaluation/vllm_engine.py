@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rlvr.config import EvaluationRecipe, RecipeError
@@ -73,12 +75,13 @@ class VLLMSampler:
             name = f"{row}-{seed}"
             rows[name] = row
             engine.add_request(name, {"prompt_token_ids": ids}, parameters)
-        while engine.has_unfinished_requests():
-            for output in self._step():
-                if output.finished:
-                    found = output.outputs[0]
-                    reason = "length" if found.finish_reason == "length" else "stop"
-                    answered(rows[output.request_id], found.text, len(found.token_ids), reason)
+        with _woken_by_its_death(engine):
+            while engine.has_unfinished_requests():
+                for output in self._step():
+                    if output.finished:
+                        found = output.outputs[0]
+                        reason = "length" if found.finish_reason == "length" else "stop"
+                        answered(rows[output.request_id], found.text, len(found.token_ids), reason)
 
     def _step(self) -> list[Any]:
         from vllm.v1.engine.exceptions import EngineDeadError
@@ -98,3 +101,27 @@ class VLLMSampler:
             return list(self.tokenizer(text=prompt)["input_ids"])
         text = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
         return list(self.tokenizer(text=text, add_special_tokens=False)["input_ids"])
+
+
+@contextmanager
+def _woken_by_its_death(engine: Any) -> Iterator[None]:
+    """Ends a step that waits for an engine which was killed: vLLM 0.31 marks its client dead and lets it wait on.
+
+    Clients without that mark and queue, such as that of an engine in this process, are left alone.
+    """
+    client = getattr(engine, "engine_core", None)
+    resources, queue = getattr(client, "resources", None), getattr(client, "outputs_queue", None)
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            if resources.engine_dead:
+                queue.put_nowait(RuntimeError("the engine's process is gone"))
+                return
+
+    if hasattr(resources, "engine_dead") and hasattr(queue, "put_nowait"):
+        threading.Thread(target=watch, name="engine-death", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

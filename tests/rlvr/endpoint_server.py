@@ -19,8 +19,8 @@ def completion(text: str, finish_reason: str = "stop", tokens: int = 7) -> Reply
 
 
 @contextmanager
-def serving(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(address, requests so far) of a running server."""
+def serving(answer: Answer, port: int = 0) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """(address, requests so far) of a running server; port 0 takes any that is free."""
     requests: list[dict[str, Any]] = []
     lock = threading.Lock()
 
@@ -44,7 +44,7 @@ def serving(answer: Answer) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

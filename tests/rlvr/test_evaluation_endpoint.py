@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from endpoint_server import serving
-from sums import asking, recipe_for, solver
+from sums import asking, invoke, own_suite, recipe_for, solver
 
 from rlvr.config import RecipeError
 from rlvr.config.evaluation import EndpointSection
+from rlvr.evaluation import Results, read_samples
 from rlvr.evaluation import endpoint as endpoint_module
-from rlvr.evaluation import read_samples
 from rlvr.evaluation.endpoint import EndpointFailure
 from rlvr.evaluation.evaluate import evaluate
 from rlvr.evaluation.grade import grader_version
@@ -93,20 +100,126 @@ def test_a_dead_endpoint_is_reported_never_scored_and_what_came_is_kept(
         assert not (out / "results.json").exists()
     assert len(requests) == 6 + 4 * 3
 
-    with serving(solver) as (other, requests):
-        elsewhere = recipe_for(sums_file, out, **asking(other))
-        with pytest.raises(RecipeError, match="belongs to another evaluation"):
-            evaluate(elsewhere)
-    port = int(url.rpartition(":")[2].split("/")[0])
-    assert port
-    (out / "generations.jsonl").write_text((out / "generations.jsonl").read_text().replace(url, other))
-    (out / "graded.jsonl").write_text((out / "graded.jsonl").read_text().replace(url, other))
-    with serving(solver) as (third, requests):
-        for name in ("generations.jsonl", "graded.jsonl"):
-            (out / name).write_text((out / name).read_text().replace(other, third))
-        results = evaluate(recipe_for(sums_file, out, **asking(third)))
+    with serving(solver) as (other, requests), pytest.raises(RecipeError, match="belongs to another evaluation"):
+        evaluate(recipe_for(sums_file, out, **asking(other)))
+    with serving(solver, port_of(url)) as (again, requests):
+        results = evaluate(recipe_for(sums_file, out, **asking(again)))
     assert len(requests) == 15 - 6  # nothing is asked twice
     assert len(read_samples(out)) == 15 and results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
+
+
+SERVER = """
+import sys, threading, time
+from endpoint_server import serving
+from sums import solver
+
+def slow(body, number):
+    time.sleep(0.2)
+    return solver(body, number)
+
+with serving(slow, int(sys.argv[1])) as (url, _):
+    print(url, flush=True)
+    threading.Event().wait()
+"""
+
+
+class ServerProcess:
+    """A server of its own process, to be killed and started again at the same address."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.start()
+
+    def start(self) -> None:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+        port = port_of(self.url) if self.url else 0
+        self.process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], stdout=PIPE, env=environment)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().decode().strip()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def server() -> Iterator[ServerProcess]:
+    running = ServerProcess()
+    yield running
+    running.kill()
+
+
+def port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def answered(out: Path) -> int:
+    journal = out / "generations.jsonl"
+    return journal.read_text().count('"problem_id"') if journal.exists() else 0
+
+
+def when_answered(out: Path, count: int, then: Callable[[], None]) -> threading.Thread:
+    """Calls `then` in a thread as soon as so many samples are answered."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        while answered(out) < count and time.monotonic() < deadline:
+            time.sleep(0.02)
+        then()
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    return thread
+
+
+def assert_whole(out: Path, results: Results) -> None:
+    records = read_samples(out)
+    assert len(records) == len({record.key for record in records}) == 15
+    assert not any(record.verdict.is_infrastructure for record in records)
+    assert results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
+
+
+def test_a_server_killed_and_started_again_loses_nothing(
+    server: ServerProcess, sums_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "out"
+
+    def restart() -> None:
+        server.kill()
+        server.start()
+
+    watcher = when_answered(out, 4, restart)
+    results = evaluate(recipe_for(sums_file, out, **asking(server.url, concurrency=2, tries=24)))
+    watcher.join()
+    assert_whole(out, results)
+    said = [record.getMessage() for record in caplog.records if "asked again in" in record.getMessage()]
+    assert len(said) == 1 and said[0].startswith(server.url) and "try 2 of 24" in said[0]
+
+
+def test_a_server_that_stays_away_is_reported_and_the_same_command_goes_on_when_it_is_back(
+    server: ServerProcess, sums_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    suite = own_suite(tmp_path, problems=str(sums_file))
+    command = [
+        "--suite", suite, "--endpoint", server.url, "--model", "tiny", "--out", out, "endpoint.concurrency=2",
+        "endpoint.tries=3", "sampling.n=2", "sampling.greedy=true", "judge.workers=1",
+    ]  # fmt: skip
+    folder = out / "tiny" / "own"
+    watcher = when_answered(folder, 4, server.kill)
+    result = invoke(*command)
+    watcher.join()
+    kept = answered(folder)
+    assert result.exit_code == 1 and isinstance(result.exception, EndpointFailure) and 4 <= kept < 15
+    assert "the same command continues" in str(result.exception) and not (folder / "results.json").exists()
+    server.start()
+    result = invoke(*command)
+    assert result.exit_code == 0, result.output
+    records = read_samples(folder)
+    assert len(records) == len({record.key for record in records}) == 15
+    assert sum(record.verdict is Verdict.AC for record in records) == 9
 
 
 def test_a_refusal_that_no_try_mends_is_not_tried_again(sums_file: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import os
+import queue
 import shutil
 import signal
 import subprocess
@@ -413,25 +414,28 @@ def test_an_engines_processes_end_with_the_evaluation_that_was_killed() -> None:
 import os, subprocess, sys, time
 from rlvr.evaluation.engine_guard import engine_processes, guard_engine
 guard_engine()
-names = ("VLLM::EngineCore", "another program")
-pids = [subprocess.Popen([name, "600"], executable=sys.argv[1], start_new_session=True).pid for name in names]
-while not engine_processes(os.getpid()):
+bash, sleep = sys.argv[1:]
+core = ["VLLM::EngineCore", "-c", f"{sleep} 600 & echo $!; wait"]  # its worker has no title yet
+engine = subprocess.Popen(core, executable=bash, start_new_session=True, stdout=subprocess.PIPE, text=True)
+worker = int(engine.stdout.readline())
+other = subprocess.Popen(["another program", "600"], executable=sleep, start_new_session=True)
+while set(engine_processes(os.getpid())) != {engine.pid, worker}:
     time.sleep(0.05)
 time.sleep(3)  # the guard has looked
-print(*pids, flush=True)
+print(engine.pid, worker, other.pid, flush=True)
 time.sleep(600)
 """
-    sleep = shutil.which("sleep")
-    process = subprocess.Popen([sys.executable, "-c", starts, str(sleep)], stdout=subprocess.PIPE, text=True)
+    programs = [str(shutil.which(name)) for name in ("bash", "sleep")]
+    process = subprocess.Popen([sys.executable, "-c", starts, *programs], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    engine, other = map(int, process.stdout.readline().split())
+    engine, worker, other = map(int, process.stdout.readline().split())
     try:
         process.kill()
         process.wait()
         deadline = time.time() + 120
-        while _runs(engine) and time.time() < deadline:
+        while (_runs(engine) or _runs(worker)) and time.time() < deadline:
             time.sleep(0.1)
-        assert not _runs(engine) and _runs(other)
+        assert not _runs(engine) and not _runs(worker) and _runs(other)
     finally:
         os.kill(other, signal.SIGKILL)
 
@@ -464,3 +468,17 @@ def test_a_vllm_engine_that_dies_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(vllm_engine.EngineFailure, match=r"engine died .* the same command continues") as failure:
         sampler._step()
     assert failure.value.exit_code == 1
+
+
+def test_a_step_that_waits_for_a_killed_engine_is_woken() -> None:
+    from rlvr.evaluation.vllm_engine import _woken_by_its_death
+
+    resources, answers = types.SimpleNamespace(engine_dead=False), queue.Queue[Any]()
+    engine = types.SimpleNamespace(engine_core=types.SimpleNamespace(resources=resources, outputs_queue=answers))
+    with _woken_by_its_death(engine):
+        answers.put("an answer")
+        assert answers.get(timeout=60) == "an answer"
+        resources.engine_dead = True  # what vLLM's own watch does when the process is gone
+        assert isinstance(answers.get(timeout=60), RuntimeError)
+    with _woken_by_its_death(types.SimpleNamespace(engine_core=object())):
+        pass
