@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from rlvr.config.evaluation import REFERENCES
 from rlvr.evaluation.contamination import Overlaps, find_overlaps, write_overlaps
 from rlvr.evaluation.generate import GENERATIONS, Generation, Item, Sampler, generate, local_sampler
 from rlvr.evaluation.grade import GRADED, NOT_SAMPLED, Grading, grader_version
+from rlvr.evaluation.identity import finished, identity_of
 from rlvr.evaluation.journal import Journal
 from rlvr.evaluation.metrics import build_results
 from rlvr.evaluation.problems import suite_problems
 from rlvr.evaluation.records import SampleRecord, read_samples, write_samples
-from rlvr.evaluation.results import Cost, Results, read_results, write_results
+from rlvr.evaluation.results import Cost, Results, write_results
 from rlvr.evaluation.samples import missing_problems, read_generations, references, uneven
-from rlvr.models import resolve_model
-from rlvr.provenance import data_fingerprint, write_environment
+from rlvr.provenance import write_environment
 from rlvr.rollouts.prompts import completion_text, render_prompt
 
 logger = logging.getLogger(__name__)
@@ -47,11 +46,9 @@ def evaluate(
     """
     folder = Path(recipe.output_dir)
     problems = list(problems) if problems is not None else suite_problems(recipe)
-    identity = _identity(recipe, problems)
+    identity = identity_of(recipe, problems, in_memory=model is not None)
     _check_grader(recipe)
-    done = None if regrade else _finished(folder, identity)
-    if done is None and recipe.model is not None and model is None:
-        resolve_model(recipe.model.name_or_path)  # now, rather than after all that comes before it is loaded
+    done = None if regrade else finished(folder, identity)
     if regrade:
         _reopen(folder, identity)
     prompts = {problem.id: render_prompt(problem, recipe.prompt) for problem in problems}
@@ -68,22 +65,6 @@ def evaluate(
     except ValueError as error:
         raise error if isinstance(error, RecipeError) else RecipeError(str(error)) from None
     return _score(recipe, problems, grading, identity, generate_s, overlaps, given)
-
-
-def _finished(folder: Path, identity: dict[str, Any]) -> Results | None:
-    """The results that are there already, or None; RecipeError where they are those of another evaluation."""
-    if not (folder / "results.json").is_file():
-        return None
-    done = read_results(folder / "results.json")
-    found = done.config.get("identity")
-    if found == identity:
-        return done
-    known = found if isinstance(found, dict) else {}
-    changed = [name for name in {**identity, **known} if identity.get(name) != known.get(name)]
-    raise RecipeError(
-        f"{folder}: holds results of another evaluation ({', '.join(changed)} differ); choose another output_dir or "
-        "delete it"
-    )
 
 
 def _read_back(recipe: EvaluationRecipe, done: Results, identity: dict[str, Any], overlaps: Overlaps) -> Results:
@@ -233,26 +214,6 @@ def _total(recipe: EvaluationRecipe, problems: Sequence[Problem], given: list[Ge
     return len(given) if given is not None else len(problems) * (recipe.sampling.n + recipe.sampling.greedy)
 
 
-def _identity(recipe: EvaluationRecipe, problems: Iterable[Problem]) -> dict[str, Any]:
-    """What must not change under an evaluation that is continued."""
-    prompt = hashlib.sha256(recipe.prompt.model_dump_json().encode()).hexdigest()[:16]
-    identity = {"data_fingerprint": data_fingerprint(problems), "prompt": prompt, "seed": recipe.seed}
-    if recipe.samples == REFERENCES:
-        return identity | {"samples": REFERENCES}
-    if recipe.samples is not None:
-        path = Path(recipe.samples)
-        if not path.is_file():
-            what = "is a folder; give the" if path.is_dir() else "no such"
-            raise FileNotFoundError(f"{path}: {what} file of samples")
-        return identity | {"samples": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
-    sampling = recipe.sampling.model_dump(mode="json", exclude={"k"})
-    if recipe.endpoint is not None:
-        return identity | {"model": recipe.endpoint.model, "endpoint": recipe.endpoint.url, "sampling": sampling}
-    assert recipe.model is not None
-    engine = {"engine": recipe.engine, "dtype": recipe.model.dtype, "engine_options": recipe.engine_options}
-    return identity | {"model": recipe.model.name_or_path, **engine, "sampling": sampling}
-
-
 def _check_grader(recipe: EvaluationRecipe) -> None:
     if recipe.grader is not None and recipe.grader != grader_version():
         raise RecipeError(
@@ -263,7 +224,7 @@ def _check_grader(recipe: EvaluationRecipe) -> None:
 
 def _reopen(folder: Path, identity: dict[str, Any]) -> None:
     """Makes generations of finished samples, so that only grading is done again; RecipeError for those of another."""
-    if _finished(folder, identity) is None:  # what is drawn so far is in its journal
+    if finished(folder, identity) is None:  # what is drawn so far is in its journal
         if _grader_of(folder / GRADED) != grader_version():
             (folder / GRADED).unlink(missing_ok=True)
         return

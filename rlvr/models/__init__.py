@@ -4,6 +4,7 @@ from rlvr.models.catalogue import MODELS, FetchableModel
 from rlvr.models.fetch import ModelUnavailable, fetch
 from rlvr.models.resolve import resolve_model
 from rlvr.models.tiny import build_tiny_policy, train_tokenizer
+from rlvr.models.weights import weights_fingerprint
 
 __all__ = [
     "MODELS",
@@ -13,4 +14,5 @@ __all__ = [
     "fetch",
     "resolve_model",
     "train_tokenizer",
+    "weights_fingerprint",
 ]

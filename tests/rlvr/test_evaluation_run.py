@@ -24,7 +24,10 @@ from rlvr.config import EvaluationRecipe, RecipeError
 from rlvr.evaluation import read_results, read_samples
 from rlvr.evaluation.evaluate import evaluate
 from rlvr.evaluation.grade import Grading
+from rlvr.evaluation.identity import identity_of
 from rlvr.evaluation.journal import Journal
+from rlvr.evaluation.problems import suite_problems
+from rlvr.models import ModelUnavailable
 
 
 def test_a_folder_where_another_process_works_is_refused(tmp_path: Path) -> None:
@@ -222,10 +225,7 @@ def test_a_local_model_gives_the_same_samples_after_a_kill(
     samples = read_samples(cut)
     for name in ("results.json", "samples.jsonl"):
         (cut / name).unlink()
-    from rlvr.evaluation.evaluate import _identity
-    from rlvr.evaluation.problems import suite_problems
-
-    identity = _identity(recipe("cut"), suite_problems(recipe("cut")))
+    identity = identity_of(recipe("cut"), suite_problems(recipe("cut")), in_memory=False)
     rows = [
         {"problem_id": r.problem_id, "sample": r.sample, "greedy": r.greedy, "tokens": r.completion_tokens,
          "finish_reason": r.finish_reason, "completion": r.completion}
@@ -237,6 +237,30 @@ def test_a_local_model_gives_the_same_samples_after_a_kill(
     resumed = evaluate(recipe("cut"))
     assert [r.completion for r in read_samples(cut)] == [r.completion for r in samples]
     assert resumed.results == whole.results
+
+
+def test_weights_trained_on_under_the_same_path_are_another_evaluation(
+    warm_model: Path, problems_file: Path, tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "final"
+    shutil.copytree(warm_model, checkpoint)
+    sampling = {"n": 1, "k": [1], "greedy": False, "max_completion_length": 4}
+    recipe = recipe_for(
+        problems_file, tmp_path / "out", model={"name_or_path": str(checkpoint)}, prompt={"style": "plain"},
+        sampling=sampling, data={"problems": str(problems_file), "limit": 2},
+    )  # fmt: skip
+    first = evaluate(recipe)
+    weights = checkpoint / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"results of another evaluation \(weights differ\)"):
+        evaluate(recipe)
+    shutil.rmtree(checkpoint)  # what is finished needs the model no more
+    assert evaluate(recipe) == first and evaluate(recipe, regrade=True).results == first.results
+    (tmp_path / "out" / "results.json").unlink()
+    with pytest.raises(ModelUnavailable, match="no such folder"):
+        evaluate(recipe)
 
 
 def test_a_prompt_longer_than_the_models_context_counts_nowhere(
