@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,9 +106,14 @@ def _recipes(
     from rlvr.evaluation.suites import load_suites, suite_recipe
 
     if config is not None:
-        if suites or folder is not None:
-            raise click.UsageError("--config names suite and model itself; leave out --suite and RUN")
-        extra = [f"model.name_or_path={model}"] if model else []
+        strange = {"RUN": folder, "--suite": suites, "--data": data, "--endpoint": endpoint, "--samples": samples,
+                   "--references": references, "--all-checkpoints": all_checkpoints}  # fmt: skip
+        given = [name for name, value in strange.items() if value]
+        if given:
+            raise click.UsageError(f"--config names suite, problems and target itself; leave out {', '.join(given)}")
+        replaced = {"model.name_or_path": model, "engine": engine, "output_dir": out and str(out),
+                    "trained_on": list(trained_on) or None, "data_cutoff": data_cutoff}  # fmt: skip
+        extra = [f"{key}={json.dumps(value)}" for key, value in replaced.items() if value is not None]
         return [load_recipe(EvaluationRecipe, config, [*overrides, *extra])]
     if not suites:
         raise click.UsageError("give --config, or --suite (rlvr evaluate --list shows those that ship)")

@@ -22,11 +22,14 @@ class Comparison:
     only_b: int
     differences: dict[str, dict[str, PairedDifference]]
     adjusted: dict[str, dict[str, float]] = field(default_factory=dict)  # p-values by Holm over all differences shown
+    graders: tuple[str, ...] = ()  # versions of the judge, where they differ
 
     def __str__(self) -> str:
         lines = [f"{self.suite}: {self.checkpoint_a or 'a'} -> {self.checkpoint_b or 'b'}, {self.problems} problems"]
         if self.only_a or self.only_b:
             lines.append(f"  left out: {self.only_a} problems only in the first, {self.only_b} only in the second")
+        if self.graders:
+            lines.append(f"  graded by different judges ({', '.join(self.graders)}): --regrade, then compare again")
         for level, metrics in self.differences.items():
             for name, d in metrics.items():
                 lines.append(
@@ -80,6 +83,7 @@ def compare(results_a: Results, results_b: Results, *, suite: str | None = None)
     parts = by_difficulty((first[problem].difficulty for problem in common), common)
     if len(parts) > 1:
         levels |= parts
+    graders = sorted({str(results.config.get("grader") or "unnamed") for results in (results_a, results_b)})
     comparison = Comparison(
         suite=chosen,
         checkpoint_a=results_a.checkpoint,
@@ -88,6 +92,7 @@ def compare(results_a: Results, results_b: Results, *, suite: str | None = None)
         only_a=len(first) - len(common),
         only_b=len(second) - len(common),
         differences={level: _differences(first, second, ids, ks) for level, ids in levels.items()},
+        graders=tuple(graders) if len(graders) > 1 else (),
     )
     return adjust([comparison])[0]
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from endpoint_server import serving
 from sums import PROBLEMS, asking, invoke, own_suite, recipe_for, sample_rows, solver, write_rows
 
@@ -321,6 +322,23 @@ def test_the_command_grades_compares_and_lists(sums_file: Path, tmp_path: Path) 
     assert "needs the folder of a RUN" in invoke("--suite", suite, "--model", "m", "--all-checkpoints").output
     absent = invoke("--suite", suite, "--data", sums_file, "--model", "nowhere", "--out", tmp_path / "n")
     assert "model nowhere: no such folder" in str(absent.exception) and not (tmp_path / "n").exists()
+
+
+def test_options_beside_a_recipe_replace_its_values_or_are_refused(sums_file: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    body = {"suite": "own", "output_dir": "here", "model": {"name_or_path": "m"}, "data": {"problems": str(sums_file)}}
+    recipe.write_text(json.dumps(body))
+    out = tmp_path / "there"
+    answer = invoke(
+        "--config", recipe, "--out", out, "--model", "other", "--engine", "vllm", "--trained-on", "builtin",
+        "--data-cutoff", "2024-06-30", "seed=3", "--dry-run",
+    )  # fmt: skip
+    shown = yaml.safe_load(answer.output)
+    assert shown["output_dir"] == str(out) and shown["model"]["name_or_path"] == "other"
+    assert (shown["engine"], shown["trained_on"], shown["seed"]) == ("vllm", ["builtin"], 3)
+    assert str(shown["data_cutoff"]) == "2024-06-30"
+    refused = invoke("--config", recipe, "--samples", sums_file, "--suite", "mbpp", "--references")
+    assert refused.exit_code == 2 and "leave out --suite, --samples, --references" in refused.output
 
 
 def test_exit_codes_tell_bad_input_from_a_failure_on_the_way(sums_file: Path, tmp_path: Path) -> None:

@@ -372,6 +372,12 @@ def test_comparison_pairs_problems_and_counts_those_it_cannot() -> None:
     assert "a -> b, 3 problems" in str(comparison) and "1 problems only in the first" in str(comparison)
 
 
+def test_a_comparison_across_versions_of_the_judge_says_so() -> None:
+    old, new = (built(two_levels(), config={"grader": version}) for version in ("0.1.0+a", "0.2.0+b"))
+    assert "graded by different judges (0.1.0+a, 0.2.0+b): --regrade" in str(compare(old, new))
+    assert "different judges" not in str(compare(new, new))
+
+
 def test_results_without_common_problems_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="no problem in common"):
         compare(built(sampled("p1", "AC")), built(sampled("p2", "AC")))
