@@ -49,7 +49,7 @@ def engine_processes(parent: int) -> dict[int, str]:
 
 def _line(pid: int, parent: int, parents: dict[int, int]) -> list[int]:
     """`pid` and those between it and `parent`; nothing where it does not descend from that."""
-    line = []
+    line: list[int] = []
     while pid not in (0, 1, parent) and len(line) < 64:
         line.append(pid)
         pid = parents.get(pid, 0)

@@ -109,8 +109,9 @@ def _woken_by_its_death(engine: Any) -> Iterator[None]:
 
     Clients without that mark and queue, such as that of an engine in this process, are left alone.
     """
-    client = getattr(engine, "engine_core", None)
-    resources, queue = getattr(client, "resources", None), getattr(client, "outputs_queue", None)
+    client: Any = getattr(engine, "engine_core", None)
+    resources: Any = getattr(client, "resources", None)
+    queue: Any = getattr(client, "outputs_queue", None)
     over = threading.Event()
 
     def watch() -> None:
