@@ -24,6 +24,7 @@ class SamplingSection(Strict):
     max_completion_length: int = Field(default=512, ge=1)
     greedy: bool = True
     batch_size: int = Field(default=64, ge=1)
+    threads: int | None = Field(default=None, ge=1)  # transformers on CPU: the other cores judge meanwhile
 
     @field_validator("k")
     @classmethod

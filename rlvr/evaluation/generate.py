@@ -253,4 +253,5 @@ def local_sampler(recipe: EvaluationRecipe, model: Any = None, tokenizer: Any = 
             model = model.to("cuda")
     from rlvr.rollouts.engine import TransformersEngine
 
-    return EngineSampler(TransformersEngine(model, tokenizer, recipe.sampling.batch_size), recipe)
+    engine = TransformersEngine(model, tokenizer, recipe.sampling.batch_size, recipe.sampling.threads)
+    return EngineSampler(engine, recipe)

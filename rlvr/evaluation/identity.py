@@ -27,7 +27,7 @@ def identity_of(recipe: EvaluationRecipe, problems: Iterable[Problem], in_memory
             what = "is a folder; give the" if path.is_dir() else "no such"
             raise FileNotFoundError(f"{path}: {what} file of samples")
         return identity | {"samples": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
-    sampling = recipe.sampling.model_dump(mode="json", exclude={"k"})
+    sampling = recipe.sampling.model_dump(mode="json", exclude={"k", "threads"})
     if recipe.endpoint is not None:
         return identity | {"model": recipe.endpoint.model, "endpoint": recipe.endpoint.url, "sampling": sampling}
     assert recipe.model is not None

@@ -1,4 +1,4 @@
-"""Generation outside the trainer: for evaluation and for measuring pass rates before a stage."""
+"""Generation outside the trainer, for evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from rlvr.rollouts.sampling import sample
+from rlvr.rollouts.sampling import sample, torch_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,13 @@ class Engine(Protocol):
 
 
 class TransformersEngine:
-    """Batched `generate` of transformers, on CPU or one GPU."""
+    """Batched `generate` of transformers, on CPU (with `threads`, None for torch's setting) or one GPU."""
 
-    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 64) -> None:
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 64, threads: int | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self.threads = threads
 
     def generate(self, prompts: Sequence[Any], sampling: Sampling, seed: int) -> list[Completion]:
         """Returns completions in the order of `prompts`. Batches are made of prompts of similar length."""
@@ -52,7 +53,7 @@ class TransformersEngine:
         done: list[Completion | None] = [None] * len(ids)
         was_training = self.model.training
         self.model.eval()
-        with torch.random.fork_rng(), torch.inference_mode():
+        with torch.random.fork_rng(), torch.inference_mode(), torch_threads(self.threads):
             for number, start in enumerate(range(0, len(order), self.batch_size)):
                 chosen = order[start : start + self.batch_size]
                 torch.manual_seed((seed * 1_000_003 + number) % 2**63)

@@ -6,7 +6,8 @@ the ones `generate` builds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -170,6 +171,21 @@ class GroupSampler:
             return torch.multinomial(probabilities, num_samples=1).squeeze(1)
         waiting = torch.empty((rows, scores.shape[1]), dtype=scores.dtype, device=scores.device).exponential_(1)
         return (probabilities / waiting[resident]).argmax(dim=-1)
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Inside, torch computes with `count` threads; None leaves them as they are.
+
+    Threads that wait for one another are slower than one thread as soon as a core is taken by something else, such as
+    the programs that are judged while others are still being sampled.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(count or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def same_prompts(prompt_ids: Sequence[Sequence[int]]) -> list[int]:

@@ -44,7 +44,8 @@ class VLLMFileServer:
     weights: yields the policy's tensors by name; gathering them takes part of every process, so all of them iterate.
     size: their bytes. wait: returns when every process has come so far. One request a rollout: the server's prefix
     cache shares the prompts of a group, a rollout is graded as soon as it ends, and every rollout has a seed of its
-    own. Where the server does not answer, requests are repeated for `patience_s`.
+    own, drawn from torch's random state, which a resumed run takes up again. Where the server does not answer, requests
+    are repeated for `patience_s`.
     """
 
     name = "vLLM server"
@@ -57,10 +58,8 @@ class VLLMFileServer:
         weights: Callable[[], Iterable[tuple[str, torch.Tensor]]],
         size: Callable[[], int] = lambda: 0,
         sampling: Mapping[str, Any],
-        seed: int,
         main: bool = True,
         wait: Callable[[], None] = lambda: None,
-        rank: int = 0,
         concurrency: int = 512,
         patience_s: float = 30.0,
     ) -> None:
@@ -68,14 +67,11 @@ class VLLMFileServer:
         self._weights = weights
         self._size = size
         self._sampling = dict(sampling)
-        self._seed = seed
         self._main = main
         self._wait = wait
-        self._rank = rank
         self._concurrency = concurrency
         self._patience = patience_s
         self._version: int | None = None
-        self._calls = 0
         self._model = self._check()
 
     def sync(self, version: int) -> bool:
@@ -107,7 +103,7 @@ class VLLMFileServer:
             for _ in self._weights():
                 pass
         self._wait()
-        self._version, self._calls = version, 0
+        self._version = version
         return True
 
     def _prove(self, manifest: Manifest, answers: Sequence[Mapping[str, Any]]) -> None:
@@ -145,7 +141,9 @@ class VLLMFileServer:
         return torch.tensor(rows)
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
-        self._calls += 1
+        import torch
+
+        seeds = torch.randint(2**62, (len(prompt_ids),)).tolist()  # as the run's random state says, resumed or not
         found: list[tuple[list[int], list[float]] | None] = [None] * len(prompt_ids)
         routes: list[np.ndarray | None] = [None] * len(prompt_ids)
         over = threading.Event()
@@ -153,7 +151,6 @@ class VLLMFileServer:
         def one(row: int) -> None:
             if over.is_set():
                 return
-            number = (((self._version or 0) * 64 + self._calls) * 4096 + self._rank) * 1_000_003 + row
             body = {
                 **self._sampling,
                 "model": self._model,
@@ -161,7 +158,7 @@ class VLLMFileServer:
                 "n": 1,
                 "logprobs": 0,
                 "return_token_ids": True,
-                "seed": (self._seed * 7_368_787 + number) % 2**63,
+                "seed": seeds[row],
             }
             try:
                 choice = self._post("/v1/completions", body)["choices"][0]

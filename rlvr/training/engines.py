@@ -15,26 +15,11 @@ from trl.models.utils import unwrap_model_for_generation
 from rlvr.config import GRPORecipe, RecipeError
 from rlvr.moe.layout import expert_blocks
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
-from rlvr.rollouts.sampling import sample
+from rlvr.rollouts.sampling import sample, torch_threads
 from rlvr.rollouts.vllm_extension import repack_embeddings
 from rlvr.rollouts.vllm_server import VLLMFileServer
 from rlvr.training.lora import merged_tensors
 from rlvr.training.policy_weights import as_in_checkpoints, policy_weights, shards_weights, weights_size
-
-
-@contextlib.contextmanager
-def torch_threads(count: int | None) -> Iterator[None]:
-    """Inside, torch computes with `count` threads; None leaves them as they are.
-
-    Threads that wait for one another are slower than one thread as soon as a core is taken by something else, such as
-    the programs that are judged while others are still being sampled.
-    """
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(count or before)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class InProcess:
@@ -177,10 +162,8 @@ def open_engine(trainer: Any, recipe: GRPORecipe) -> PolicyEngine:
                 "stop_token_ids": list(trainer.eos_token_ids),
                 **(trainer.args.generation_kwargs or {}),
             },
-            seed=recipe.seed,
             main=accelerator.is_main_process,
             wait=accelerator.wait_for_everyone,
-            rank=accelerator.process_index,
         )
         trainer.use_vllm = True  # from here on TRL corrects for the difference of two engines
         return engine

@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,6 @@ from rlvr.moe.facts import facts_of
 from rlvr.moe.training import policy_routing, probe_tokens
 from rlvr.provenance import data_fingerprint, name_trackers, write_environment
 from rlvr.rewards import ProgramGrader
-from rlvr.rollouts.engine import Sampling, TransformersEngine
 from rlvr.serving.cost import PlannedCosts, planned_costs
 from rlvr.serving.hardware import parse_hardware
 from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
@@ -40,8 +38,6 @@ from rlvr.training.lora import check_adapter, lora_config
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
 
 logger = logging.getLogger(__name__)
-
-MEASURED = "pre_grpo.json"
 
 
 def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
@@ -197,8 +193,6 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             schedule.load_state_dict(state["schedule"])
             if routing is not None:
                 routing.load_state_dict(state)
-        elif curriculum.measure_rollouts:
-            measure_pass_rates(recipe, by_id, prompts, model, tokenizer, grader, rates, config)
         last = recipe.steps
         if checkpoint is not None and schedule.finished(state["step"], rates):  # all that is missing is `final`
             last = state["step"]
@@ -274,59 +268,3 @@ def check_unchanged(folder: Path, recipe: GRPORecipe, problems: list[Problem]) -
                     f"{folder}: holds a run with {name} {earlier[name]}, this recipe has {now};"
                     " continue with the same, or choose another output_dir"
                 )
-
-
-def measure_pass_rates(
-    recipe: GRPORecipe,
-    problems: Mapping[str, Problem],
-    prompts: Mapping[str, Any],
-    model: Any,
-    tokenizer: Any,
-    grader: ProgramGrader,
-    rates: SuccessRates,
-    config: GRPOConfig,
-) -> None:
-    """Pre-GRPO: tries every problem `measure_rollouts` times with the starting policy and records the outcomes.
-
-    The outcomes are kept in `pre_grpo.json`, so an interrupted run does not measure again. Each process measures its
-    share; all of them record all outcomes.
-    """
-    path = Path(recipe.output_dir) / MEASURED
-    if not path.exists():
-        started = time.perf_counter()
-        count = recipe.curriculum.measure_rollouts
-        rows = [key for key in problems for _ in range(count)][config.process_index :: config.world_size]
-        model.to(config.device)
-        engine = TransformersEngine(model, tokenizer, batch_size=256 if config.device.type == "cpu" else 128)
-        sampling = Sampling(
-            recipe.grpo.max_completion_length, recipe.grpo.temperature, recipe.grpo.top_p, recipe.grpo.top_k
-        )
-        completions = engine.generate([prompts[key] for key in rows], sampling, recipe.seed + config.process_index)
-        graded = grader.grade([problems[key] for key in rows], [completion.text for completion in completions])
-        local = [(key, item.accuracy) for key, item in zip(rows, graded, strict=True)]
-        gathered = _gather(local, config)
-        outcomes: dict[str, list[float | None]] = {key: [] for key in problems}
-        for key, accuracy in gathered:
-            outcomes[key].append(accuracy)
-        if config.process_index == 0:
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text(json.dumps(outcomes))
-            temporary.replace(path)
-            tried = [accuracy for group in outcomes.values() for accuracy in group if accuracy is not None]
-            print(
-                f"{recipe.stage}: measured {len(problems)} problems x {count} rollouts in"
-                f" {time.perf_counter() - started:.0f} s: pass rate {sum(tried) / max(1, len(tried)):.3f}",
-                flush=True,
-            )
-    else:
-        outcomes = json.loads(path.read_text())
-    for key in problems:
-        rates.record(key, outcomes.get(key, []), 0)
-
-
-def _gather(local: list[Any], config: GRPOConfig) -> list[Any]:
-    if config.world_size == 1:
-        return local
-    parts: list[Any] = [None] * config.world_size
-    torch.distributed.all_gather_object(parts, local)
-    return [item for part in parts for item in part]

@@ -23,13 +23,14 @@ from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
 from rlvr.moe.sync import SyncRefused
 from rlvr.rewards import GradedRollout, GradingStream, ProgramGrader, overlong_penalty
-from rlvr.rollouts.policy_engine import EngineFailure, longest_first
+from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled, longest_first
 from rlvr.rollouts.prompts import completion_text
 from rlvr.rollouts.records import RolloutRecord, write_records
 from rlvr.training.alarms import Alarms
 from rlvr.training.checkpoints import STAGING, clear_staging, publish_checkpoint, rotate
 from rlvr.training.engines import open_engine
 from rlvr.training.faults import CONTINUES, InfrastructureError, TrainingFault, watched_server
+from rlvr.training.measurement import measure_pass_rates
 from rlvr.training.step_metrics import rollout_metrics
 from rlvr.training.sync_check import SyncCheck
 from rlvr.training.update import UpdateTrainer
@@ -138,6 +139,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
         self._order: list[int] = []  # rows of this process, the longest expected first
         self._tokens_logged = 0
         self._stream: GradingStream | None = None
+        self._measured = False
         self.alarms = Alarms(recipe.alarms)
         super().__init__(reward_funcs=[self._judge_reward], **kwargs)
         self.engine = open_engine(self, recipe)
@@ -151,6 +153,8 @@ class GroupedGRPOTrainer(UpdateTrainer):
         step = self.state.global_step // self.updates_per_generation
         budget = len(inputs) * self.accelerator.num_processes
         self._step_times = {"generate": 0.0, "grade": 0.0, "sync": 0.0, "logprob": 0.0}
+        if not self._measured:
+            self._measure(step, len(inputs))
         generated, synced, graded = self._generate_seconds, self._sync_seconds, self.grader.seconds
         keys = self.schedule.problems(step, self.rates)
         passed_over = len(self.schedule.retired(step, self.rates))
@@ -177,6 +181,16 @@ class GroupedGRPOTrainer(UpdateTrainer):
         self._finish(step + 1, attempts, passed_over)
         self._checks_gap = True
         return output
+
+    def _measure(self, step: int, rows_here: int) -> None:
+        """Opens the history with pass rates of the starting policy, where the recipe asks; before step 0 only."""
+        self._measured = True
+        count = self.recipe.curriculum.measure_rollouts
+        if step or not count:
+            return
+        started = time.perf_counter()
+        measure_pass_rates(self, count, rows_here * self.accelerator.num_processes)
+        self._step_times["measure"] = time.perf_counter() - started
 
     def _attempt(self, step: int, keys: Sequence[str], rows_here: int) -> Attempt:
         """Samples and grades one allocation of rollouts to problems."""
@@ -239,6 +253,13 @@ class GroupedGRPOTrainer(UpdateTrainer):
     def _generate_single_turn(
         self, prompt_ids: Any, images: Any, multimodal_fields: Any, num_generations: int, has_tool_images: bool = False
     ) -> Any:
+        done = self.draw(prompt_ids, self._order, self._submit if self._training() else None)
+        self._keep_routes(prompt_ids, done)
+        return done.tokens, done.logps
+
+    def draw(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
+        """Samples with the present policy, handed to the engine first; as `PolicyEngine.sample`, and TrainingFault
+        naming the step where the engine fails."""
         started = time.perf_counter()
         url = self.engine.url
         doing = "handing over the weights"
@@ -248,7 +269,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
             synced = time.perf_counter()
             doing = "sampling"
             with watched_server(url, sampling=True) if url else contextlib.nullcontext():
-                done = self.engine.sample(prompt_ids, self._order, self._submit if self._training() else None)
+                done = self.engine.sample(prompt_ids, order, finished)
         except (EngineFailure, SyncRefused, FloatingPointError, torch.OutOfMemoryError) as error:
             hint = "; lower grpo.learning_rate" if isinstance(error, FloatingPointError) else ""
             what: object = error
@@ -260,8 +281,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
             self._metrics["train" if self._training() else "eval"]["sync/canary_gap"].append(gap)
         self._sync_seconds += synced - started
         self._generate_seconds += time.perf_counter() - synced
-        self._keep_routes(prompt_ids, done)
-        return done.tokens, done.logps
+        return done
 
     def _submit(self, row: int, tokens: list[int]) -> None:
         assert self._stream is not None
@@ -332,14 +352,8 @@ class GroupedGRPOTrainer(UpdateTrainer):
             write_records(Path(self.recipe.output_dir) / "rollouts" / self.recipe.stage, step, records)
 
         outcomes = [group for attempt in attempts for group in attempt.outcomes]
-        failures = sum(outcome is None for group in outcomes for outcome in group)
-        allowed = self.recipe.judge.max_infrastructure_errors
-        if failures > allowed * len(records):
-            reason = next((record.message for record in records if record.reward is None and record.message), "")
-            raise InfrastructureError(
-                f"step {step}: the judge failed on {failures} of {len(records)} rollouts, above the allowed share"
-                f" {allowed} (judge.max_infrastructure_errors); first reason: {reason or 'none given'}; {CONTINUES}"
-            )
+        reason = next((record.message for record in records if record.reward is None and record.message), "")
+        self.check_judge([outcome for group in outcomes for outcome in group], f"step {step}", reason)
         metrics = self._metrics["train"]
         mixed = [good for attempt in attempts for good in attempt.mixed]
         counts = [count for attempt in attempts for count in attempt.counts]
@@ -359,6 +373,16 @@ class GroupedGRPOTrainer(UpdateTrainer):
             histogram = Counter(counts)
             self.metrics_file.extras["budget/allocation_histogram"] = {str(n): histogram[n] for n in sorted(histogram)}
 
+    def check_judge(self, outcomes: Sequence[float | None], when: str, reason: str = "") -> None:
+        """Raises InfrastructureError where the judge failed on more of these rollouts than the recipe allows."""
+        failures = sum(outcome is None for outcome in outcomes)
+        allowed = self.recipe.judge.max_infrastructure_errors
+        if failures > allowed * len(outcomes):
+            raise InfrastructureError(
+                f"{when}: the judge failed on {failures} of {len(outcomes)} rollouts, above the allowed share {allowed}"
+                f" (judge.max_infrastructure_errors); first reason: {reason or 'none given'}; {CONTINUES}"
+            )
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         metrics = self._metrics["train"]
         if self._training() and metrics.get("step_time"):
@@ -369,6 +393,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
             spent = sum(metrics["step_time"])
             metrics["time/update"].append(spent - sum(self._step_times.values()))
             tokens = self.state.num_input_tokens_seen
+            spent -= self._step_times.get("measure", 0.0)  # whose tokens are not the step's
             metrics["tokens_per_second"].append((tokens - self._tokens_logged) / max(spent, 1e-9))
             self._tokens_logged = tokens
             step = self.state.global_step // self.updates_per_generation

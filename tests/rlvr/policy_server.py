@@ -142,14 +142,14 @@ class PolicyServer:
 
     @torch.no_grad()
     def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        torch.manual_seed(body["seed"] % 2**63)
+        random = torch.Generator().manual_seed(body["seed"])
         ids, tokens, logps = torch.tensor([body["prompt"]]), [], []
         cache = None
         while len(tokens) < body["max_tokens"]:
             out = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
             cache = out.past_key_values
             row = (out.logits[0, -1] / body["temperature"]).log_softmax(-1)
-            token = int(torch.multinomial(row.exp(), 1))
+            token = int(torch.multinomial(row.exp(), 1, generator=random))
             tokens.append(token)
             self.tokens += 1
             logps.append(float(row[token]))

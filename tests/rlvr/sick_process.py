@@ -8,6 +8,8 @@ import sys
 from dataclasses import replace
 from typing import Any
 
+MEASURING = 3  # batches that are graded before the first step
+
 
 def fall_ill(sickness: str) -> None:
     """What happens to the second process in its third step, after the checkpoint of the second."""
@@ -31,10 +33,10 @@ def fall_ill(sickness: str) -> None:
 
     def graded(self: Any, *arguments: Any, **options: Any) -> Any:
         calls.append(1)
-        if len(calls) == 3 and sickness == "killed":
+        if len(calls) == MEASURING + 3 and sickness == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         verdicts = grade(self, *arguments, **options)
-        if len(calls) == 2 and sickness == "judge":
+        if len(calls) == MEASURING + 2 and sickness == "judge":
             inner = self.judge.judge_batch
             self.judge.judge_batch = lambda *a, **o: [replace(one, verdict=Verdict.IE) for one in inner(*a, **o)]
         return verdicts

@@ -211,14 +211,14 @@ def test_memory_that_other_processes_see_is_used_where_it_has_room():
 
 def test_a_connection_that_stands_and_says_nothing_is_an_engine_failure(server):
     engine = server()
-    client = VLLMFileServer(engine.url, weights=dict, sampling={}, seed=0)
+    client = VLLMFileServer(engine.url, weights=dict, sampling={})
     engine.hang_after = 0
     with pytest.raises(EngineFailure, match="/collective_rpc: connected, but silent for 1 s"):
         client._post("/collective_rpc", {"args": ["x"]}, 1)
 
 
 def test_a_server_not_started_for_training_or_not_there_is_refused_at_once(server):
-    options: dict[str, Any] = {"weights": dict, "sampling": {}, "seed": 0}
+    options: dict[str, Any] = {"weights": dict, "sampling": {}}
     with pytest.raises(EngineFailure, match="logprobs-mode raw_logprobs; processed_logprobs is needed"):
         VLLMFileServer(server(mode="raw_logprobs").url, **options)
     with pytest.raises(EngineFailure, match="the engine runs with enable_eplb: it moves experts"):

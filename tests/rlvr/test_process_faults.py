@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -25,6 +26,7 @@ def settings(warm_model, problems_file, tmp_path_factory):
         few = {"per_device_train_batch_size": 6, "max_steps": 4, "save_steps": 1, "save_total_limit": 10}
         shaped = {"overlong_buffer": 18}  # lengths differ, so there is something to learn whatever passes
         values = {"judge": {"workers": 1}, "reward": shaped, "grpo": {**few, **grpo}}
+        values["curriculum"] = {"measure_rollouts": 3}
         return recipe(warm_model, problems_file, folder / name, **values)
 
     return make
@@ -58,6 +60,14 @@ def test_one_process_that_falls_ill_ends_the_launch_by_name_and_the_run_continue
     ends_well(launch(run, PROGRAM))
     for name, tensor in weights(whole / "final").items():
         assert torch.equal(weights(out / "final")[name], tensor), name
+
+
+@pytest.mark.slow
+def test_processes_share_the_measurement_of_pass_rates(whole, problems_file, warm_model, tmp_path):
+    measured = json.loads((whole / "pre_grpo.json").read_text())
+    assert {len(group) for group in measured.values()} == {3}
+    final = json.loads((whole / "final" / "rlvr_state.json").read_text())
+    assert set(final["success_rates"]["history"]) == set(measured), "and each of them knows of all"
 
 
 @pytest.mark.slow
