@@ -55,6 +55,7 @@ def settings(warm_model, problems_file, tmp_path):
             tmp_path / name,
             judge={"workers": 1},
             reward={"overlong_buffer": 10},
+            curriculum={"measure_rollouts": 1},
             grpo={**few, "updates_per_step": 2, "fast_sampling": False, **grpo},
         )
 
@@ -69,6 +70,7 @@ def test_sharded_training_is_that_of_whole_weights_and_resumes_exactly(sharding,
     train_in_two_processes(settings("whole"), None)
     train_in_two_processes(settings(sharding), sharding)
     whole, ours = tmp_path / "whole", tmp_path / sharding
+    assert (ours / "pre_grpo.json").read_text() == (whole / "pre_grpo.json").read_text()
     for line, other in zip(lines(ours), lines(whole), strict=True):
         assert line["reward"] == other["reward"] and line["skipped_rollouts"] == other["skipped_rollouts"]
         assert line["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
