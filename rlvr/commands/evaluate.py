@@ -73,8 +73,10 @@ def run(arguments: tuple[str, ...], list_suites: bool, dry_run: bool, regrade: b
 
             click.echo(resolved_yaml(recipe), nl=False)
             continue
+        from rlvr.config import require_folder
         from rlvr.evaluation.evaluate import evaluate as measure
 
+        require_folder("--out", recipe.output_dir)
         results = measure(recipe, regrade=regrade)
         if recipe.samples == "references":
             lines = of_references(recipe)

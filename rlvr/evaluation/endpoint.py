@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 import os
 import random
 import re
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
+
+from tqdm import tqdm
 
 from rlvr.config import RecipeError
 from rlvr.config.evaluation import EndpointSection, SamplingSection
 from rlvr.evaluation.generate import NO_ROOM, Answered
 from rlvr.evaluation.lines import sound
-
-logger = logging.getLogger(__name__)
 
 _RETRIED = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 _LONGEST_PAUSE = 60.0
@@ -109,6 +109,8 @@ class EndpointSampler:
             if response.status_code in (400, 413, 422) and _TOO_LONG.search(response.text):
                 return _no_room(response.text), 0, NO_ROOM
             why = f"HTTP {response.status_code}: {response.text[:200]!r}"
+            if response.status_code in (404, 405, 501) and not self.endpoint.url.endswith("/v1"):
+                why += " (addresses mostly go up to and with /v1)"
             if response.status_code not in _RETRIED:
                 break
         raise EndpointFailure(why)
@@ -117,7 +119,7 @@ class EndpointSampler:
         now = time.monotonic()
         if now - self._said >= _SAID_EVERY_S:
             self._said = now
-            logger.warning("%s: %s", self.endpoint.url, trouble)
+            tqdm.write(f"{self.endpoint.url}: {trouble}", file=sys.stderr)  # beside the bars, not into them
 
     def _body(self, prompt: Any, greedy: bool, seed: int) -> dict[str, Any]:
         section = self.sampling

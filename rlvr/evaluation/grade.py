@@ -27,14 +27,16 @@ from sandbox import Judgement, Verdict
 GRADED = "graded.jsonl"
 NOT_SAMPLED = "not sampled: "  # begins the message of a sample that could not be drawn
 TRIES = 3  # of a program whose judgement failed for the judge's own reasons
-_RULES = ("cases.py", "extraction.py", "grading.py", "scoring.py", "verdicts.py", "checkers", "languages")
+_RULES = ("box/dialogue.py", "box/execute.py", "cases.py", "extraction.py", "grading.py", "scoring.py", "verdicts.py")
+_RULE_FOLDERS = ("checkers", "languages")
 
 
 @cache
 def grader_version() -> str:
     """Version of the package and 8 hex digits over the sources that decide verdicts."""
     home = Path(sandbox.__file__).parent
-    files = [path for name in _RULES for path in sorted([home / name, *(home / name).rglob("*.py")]) if path.is_file()]
+    files = [home / name for name in _RULES]
+    files += sorted(path for folder in _RULE_FOLDERS for path in (home / folder).rglob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:8]
     try:
         version = importlib.metadata.version("rlvr")

@@ -14,6 +14,8 @@ from rlvr.evaluation.results import Results, read_results
 from rlvr.models import ModelUnavailable, resolve_model, weights_fingerprint
 from rlvr.provenance import data_fingerprint
 
+_SHOWN = {"data_fingerprint": "problems"}
+
 
 def identity_of(recipe: EvaluationRecipe, problems: Iterable[Problem], in_memory: bool) -> dict[str, Any]:
     """What must not change under an evaluation that is continued; the weights where they are read from a folder."""
@@ -59,8 +61,8 @@ def finished(folder: Path, identity: dict[str, Any]) -> Results | None:
     if found == identity:
         return done
     known = found if isinstance(found, dict) else {}
-    changed = [name for name in {**identity, **known} if identity.get(name) != known.get(name)]
+    changed = [_SHOWN.get(key, key) for key in {**identity, **known} if identity.get(key) != known.get(key)]
     raise RecipeError(
-        f"{folder}: holds results of another evaluation ({', '.join(changed)} differ); choose another output_dir or "
-        "delete it"
+        f"{folder}: holds results of another evaluation ({', '.join(changed)} changed); choose another output_dir "
+        "(--out), or delete it"
     )

@@ -38,6 +38,7 @@ class Journal:
         except BlockingIOError:
             raise ValueError(
                 f"{self.path}: another process is at work on this evaluation; wait for it, or choose another output_dir"
+                " (--out)"
             ) from None
 
     def _open(self, header: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -51,8 +52,11 @@ class Journal:
         for number, line in enumerate(whole.splitlines(), 1):
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{self.path}:{number}: damaged ({error.msg}); delete this line or the file") from None
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                remedy = "delete this line, and what it held is made again" if number > 1 else "delete the file"
+                raise ValueError(f"{self.path}:{number}: damaged; {remedy}")
             if number == 1:
                 self._check(row, header)
             else:
@@ -65,7 +69,8 @@ class Journal:
         names = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
         changed = "; ".join(f"{key} was {_short(found.get(key))}, is {_short(wanted.get(key))}" for key in names)
         raise ValueError(
-            f"{self.path}: belongs to another evaluation ({changed}); choose another output_dir or delete the file"
+            f"{self.path}: belongs to another evaluation ({changed}); choose another output_dir (--out), or delete"
+            " the file"
         )
 
     def take(self) -> list[dict[str, Any]]:
@@ -80,10 +85,8 @@ class Journal:
             self._file.write(text)
             self._file.flush()
 
-    def close(self, *, remove: bool = False) -> None:
+    def close(self) -> None:
         self._file.close()
-        if remove:
-            self.path.unlink(missing_ok=True)
 
 
 def _short(value: Any) -> str:

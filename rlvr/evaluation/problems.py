@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+from collections import Counter
 from collections.abc import Sequence
 
 from data_curation import Problem, load_problems
@@ -24,19 +25,19 @@ def suite_problems(recipe: EvaluationRecipe) -> list[Problem]:
         twice = next(p.id for p in problems if p.id in seen or seen.add(p.id))  # type: ignore[func-returns-value]
         raise RecipeError(f"{data.problems}: problem {twice!r} stands twice; samples could not be told apart")
     excluded = {item.id: item.reason for item in data.exclude}
-    kept, lost = [], dict.fromkeys(("excluded", "window", "label", "no tests", "language"), 0)
+    kept: list[Problem] = []
+    lost: Counter[str] = Counter()
     for problem in problems:
         reason = _reason(problem, recipe, excluded, language)
         if reason is None:
             kept.append(problem)
         else:
             lost[reason] += 1
+    why = ", ".join(f"{count} {reason}" for reason, count in lost.most_common())
     if not kept:
-        why = ", ".join(f"{count} {reason}" for reason, count in lost.items() if count)
         raise RecipeError(f"{data.problems}: none of its {len(problems)} problems is left to evaluate ({why})")
-    if any(lost.values()):
-        why = ", ".join(f"{reason} {count}" for reason, count in lost.items() if count)
-        logger.warning("%s: %d of %d problems left out: %s", data.problems, sum(lost.values()), len(problems), why)
+    if lost:
+        logger.warning("%s: %d of %d problems left out: %s", data.problems, lost.total(), len(problems), why)
     if data.expected is not None and len(kept) != data.expected:
         raise RecipeError(
             f"{data.problems}: {len(kept)} problems, but suite {recipe.suite} is made of {data.expected}; "
@@ -55,14 +56,14 @@ def _reason(problem: Problem, recipe: EvaluationRecipe, excluded: dict[str, str]
         if problem.date is None:
             raise RecipeError(f"{data.problems}: problem {problem.id} has no date, but the suite asks for a window")
         if not (data.after or problem.date) <= problem.date <= (data.before or problem.date):
-            return "window"
+            return "outside the window of dates"
     if data.difficulties is not None and problem.difficulty not in data.difficulties:
-        return "label"
+        return "without the difficulty or tag"
     if data.tags is not None and not set(data.tags) & set(problem.tags):
-        return "label"
+        return "without the difficulty or tag"
     if not problem.tests:
-        return "no tests"
-    return None if language in problem.languages else "language"
+        return "without tests"
+    return None if language in problem.languages else f"not for {language}"
 
 
 def _limited(problem: Problem, recipe: EvaluationRecipe) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from rlvr.evaluation.generate import Generation, Item
 from rlvr.evaluation.lines import numbered_objects, sound
 from rlvr.evaluation.problems import nearest
 
+_SIGNS = re.compile(r"[\W_]+")
 _PROBLEM_KEYS = ("problem_id", "task_id", "question_id")
 _PROGRAM_KEYS = ("program", "solution", "code")
 _SAMPLE_KEYS = ("sample", "sample_id", "completion_id")
@@ -20,13 +22,14 @@ _SAMPLE_KEYS = ("sample", "sample_id", "completion_id")
 def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation]:
     """The samples of a .jsonl[.gz] file, in its order.
 
-    A row has a problem (`problem_id` or `task_id`: the id, or the title the source gives it, as HumanEval/0) and
-    either `completion`, from which the program is extracted as the suite says, or `program` (or `solution`, `code`),
-    taken as it is. `sample` numbers the samples of a problem; without it they count in the order of rows. `greedy`,
-    `tokens` (or `completion_tokens`) and `finish_reason` are read where present. ValueError naming file and row for a
-    problem the suite lacks, a sample that stands twice, or a row that has no text; FileNotFoundError.
+    A row has a problem (`problem_id` or `task_id`: its id, the end of that, or its title, whatever the case and the
+    signs between: humaneval/0, HumanEval_0, 0) and either `completion`, from which the program is extracted as the
+    suite says, or `program` (or `solution`, `code`), taken as it is. `sample` numbers the samples of a problem;
+    without it they count in the order of rows. `greedy`, `tokens` (or `completion_tokens`) and `finish_reason` are
+    read where present. ValueError naming file and row for a problem the suite lacks or a name that fits several, a
+    sample that stands twice, or a row that has no text; FileNotFoundError.
     """
-    names = {name.casefold(): problem.id for problem in problems for name in (problem.title, problem.id) if name}
+    names = _names(problems)
     counted: Counter[str] = Counter()
     seen: dict[Item, int] = {}
     found = []
@@ -35,10 +38,15 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
         name = next((row[key] for key in _PROBLEM_KEYS if key in row), None)
         if name is None:
             raise ValueError(f"{where}: key 'problem_id' is missing")
-        problem = names.get(str(name).casefold())
-        if problem is None:
+        meant = names.get(str(name)) or names.get(_plain(str(name)), [])
+        if not meant:
             ids = [problem.id for problem in problems]
             raise ValueError(f"{where}: problem {name!r} is not in the suite; {nearest(str(name), ids)}")
+        if len(meant) > 1:
+            raise ValueError(
+                f"{where}: {name!r} may be any of {len(meant)} problems ({', '.join(meant[:3])}); give its id"
+            )
+        problem = meant[0]
         greedy = row.get("greedy", False)
         if not isinstance(greedy, bool):
             raise ValueError(f"{where}: 'greedy' must be true or false, got {greedy!r}")
@@ -58,6 +66,21 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
     if all(generation.item.greedy for generation in found):
         raise ValueError(f"{path}: all samples are marked greedy, beside others; leave the key out where they are all")
     return found
+
+
+def _names(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """What a row may call problems -> the ids of those it fits: whole ids first, then less exact names."""
+    names: dict[str, list[str]] = {}
+    for problem in problems:
+        last = problem.id.rpartition("/")[2]
+        number = re.search(r"\d+$", problem.id)
+        for name in {_plain(n) for n in (problem.id, problem.title, last, number[0] if number else "")} - {""}:
+            names.setdefault(name, []).append(problem.id)
+    return names | {problem.id: [problem.id] for problem in problems}
+
+
+def _plain(name: str) -> str:
+    return _SIGNS.sub("/", name.casefold()).strip("/")
 
 
 def references(problems: Sequence[Problem], language: str) -> list[Generation]:

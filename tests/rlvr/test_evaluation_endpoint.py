@@ -67,7 +67,7 @@ def test_an_endpoint_is_sampled_graded_and_scored(
     with serving(lambda *_: (500, "")) as (url2, requests):  # finished: read back, nobody is asked
         again = evaluate(recipe_for(sums_file, out, **asking(url)))
         assert again == results and not requests
-        with pytest.raises(RecipeError, match=r"results of another evaluation \(endpoint differ\)"):
+        with pytest.raises(RecipeError, match=r"results of another evaluation \(endpoint changed\)"):
             evaluate(recipe_for(sums_file, out, **asking(url2)))
 
 
@@ -182,7 +182,7 @@ def assert_whole(out: Path, results: Results) -> None:
 
 
 def test_a_server_killed_and_started_again_loses_nothing(
-    server: ServerProcess, sums_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    server: ServerProcess, sums_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
 
@@ -194,8 +194,8 @@ def test_a_server_killed_and_started_again_loses_nothing(
     results = evaluate(recipe_for(sums_file, out, **asking(server.url, concurrency=2, tries=24)))
     watcher.join()
     assert_whole(out, results)
-    said = [record.getMessage() for record in caplog.records if "asked again in" in record.getMessage()]
-    assert len(said) == 1 and said[0].startswith(server.url) and "try 2 of 24" in said[0]
+    said = [line for line in capsys.readouterr().err.splitlines() if "asked again in" in line]
+    assert len(said) == 1 and server.url in said[0] and "try 2 of 24" in said[0]
 
 
 def test_a_server_that_stays_away_is_reported_and_the_same_command_goes_on_when_it_is_back(
@@ -223,6 +223,10 @@ def test_a_server_that_stays_away_is_reported_and_the_same_command_goes_on_when_
 
 
 def test_a_refusal_that_no_try_mends_is_not_tried_again(sums_file: Path, tmp_path: Path) -> None:
+    with serving(lambda *_: (404, "what?")) as (url, requests):
+        recipe = recipe_for(sums_file, tmp_path / "a", **asking(url.removesuffix("/v1"), concurrency=1))
+        with pytest.raises(EndpointFailure, match=r"HTTP 404: 'what\?' \(addresses mostly go up to and with /v1\)"):
+            evaluate(recipe)
     with serving(lambda *_: (401, "no such key")) as (url, requests):
         recipe = recipe_for(sums_file, tmp_path / "out", **asking(url, concurrency=1))
         with pytest.raises(EndpointFailure, match=r"4 of 10 .*, 6 more were not sent; .* HTTP 401: 'no such key'"):

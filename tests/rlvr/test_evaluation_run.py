@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from endpoint_server import serving
-from sums import PROBLEMS, asking, invoke, own_suite, recipe_for, sample_rows, solver, write_rows
+from sums import PROBLEMS, asking, invoke, make_problem, own_suite, recipe_for, sample_rows, solver, write_rows
 
 from data_curation import Solution, load_problems, save_problems
 from rlvr.config import EvaluationRecipe, RecipeError
@@ -28,6 +28,7 @@ from rlvr.evaluation.grade import Grading
 from rlvr.evaluation.identity import identity_of
 from rlvr.evaluation.journal import Journal
 from rlvr.evaluation.problems import suite_problems
+from rlvr.evaluation.samples import read_generations
 from rlvr.models import ModelUnavailable
 
 
@@ -41,6 +42,18 @@ def test_a_folder_where_another_process_works_is_refused(tmp_path: Path) -> None
 
 
 # --- samples made elsewhere ---
+
+
+@pytest.mark.parametrize("damage", [b"\0\0\0", b"\xff", b"7", b'{"a": '])
+def test_a_damaged_line_of_a_journal_is_named(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "graded.jsonl"
+    path.write_bytes(b'{"seed": 0}\n{"a": 1}\n' + damage + b'\n{"a": 2}\n')
+    with pytest.raises(ValueError, match=r"graded.jsonl:3: damaged; delete this line, and what it held is made again"):
+        Journal(path, {"seed": 0})
+    path.write_bytes(b'{"seed": 0}\n{"a": 1}\n{"a": 2}\n')
+    journal = Journal(path, {"seed": 0})
+    assert journal.take() == [{"a": 1}, {"a": 2}]
+    journal.close()
 
 
 def test_a_file_of_samples_is_graded_only(sums_file: Path, tmp_path: Path) -> None:
@@ -75,6 +88,18 @@ def test_bad_samples_are_named_by_file_and_line(
     with pytest.raises(RecipeError, match=message):
         evaluate(recipe_for(sums_file, tmp_path / "out", samples=str(file)))
     assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_problems_are_found_by_the_names_they_are_published_under(tmp_path: Path) -> None:
+    named = [("mbpp-11", "MBPP 11"), ("mbpp-12", "MBPP 12"), ("a/king", "King"), ("b/king", "King"), ("lc/two-sum", "")]
+    problems = [make_problem(0, id=name, title=title) for name, title in named]
+    rows = [{"task_id": name, "program": "x"} for name in (11, "Mbpp/11", "MBPP_12", "two sum", "lc/two-sum", "b/king")]
+    file = write_rows(tmp_path / "samples.jsonl", rows)
+    found = [f"{g.item.problem_id} {g.item.sample}" for g in read_generations(file, problems)]
+    assert found == ["mbpp-11 0", "mbpp-11 1", "mbpp-12 0", "lc/two-sum 0", "lc/two-sum 1", "b/king 0"]
+    write_rows(file, [*rows, {"task_id": "King", "program": "x"}])
+    with pytest.raises(ValueError, match=r"samples.jsonl:7: 'King' may be any of 2 problems \(a/king, b/king\)"):
+        read_generations(file, problems)
 
 
 def test_verdicts_of_another_grader_are_not_mixed_and_can_be_made_anew(
@@ -241,10 +266,10 @@ def test_a_local_model_gives_the_same_samples_after_a_kill(
 
 
 def test_weights_trained_on_under_the_same_path_are_another_evaluation(
-    warm_model: Path, problems_file: Path, tmp_path: Path
+    tiny_model: Path, problems_file: Path, tmp_path: Path
 ) -> None:
     checkpoint = tmp_path / "final"
-    shutil.copytree(warm_model, checkpoint)
+    shutil.copytree(tiny_model, checkpoint)
     sampling = {"n": 1, "k": [1], "greedy": False, "max_completion_length": 4}
     recipe = recipe_for(
         problems_file, tmp_path / "out", model={"name_or_path": str(checkpoint)}, prompt={"style": "plain"},
@@ -255,7 +280,7 @@ def test_weights_trained_on_under_the_same_path_are_another_evaluation(
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(RecipeError, match=r"results of another evaluation \(weights differ\)"):
+    with pytest.raises(RecipeError, match=r"results of another evaluation \(weights changed\)"):
         evaluate(recipe)
     shutil.rmtree(checkpoint)  # what is finished needs the model no more
     assert evaluate(recipe) == first and evaluate(recipe, regrade=True).results == first.results
@@ -350,6 +375,8 @@ def test_exit_codes_tell_bad_input_from_a_failure_on_the_way(sums_file: Path, tm
     suite = own_suite(tmp_path)
     code, lines = ended("compare", tmp_path / "a")
     assert code == 2 and lines[-1] == "rlvr: compare needs at least two results"
+    code, lines = ended("--suite", suite, "--data", sums_file, "--references", "--out", sums_file)
+    assert code == 2 and lines[-1] == f"rlvr: --out: {sums_file} is a file; name a folder"
     target = ("--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--out", tmp_path / "dead")
     code, lines = ended("--suite", suite, "--data", sums_file, *target, "endpoint.tries=1")
     assert code == 1 and lines[-1].startswith("rlvr: http://127.0.0.1:9/v1: ") and "ConnectError" in lines[-1]

@@ -62,7 +62,7 @@ def test_suites_and_their_mistakes() -> None:
         ),
         ({"difficulties": ["hard"]}, 2, None),
         ({"expected": 4}, 0, "5 problems, but suite own is made of 4"),
-        ({"after": "2026-01-01"}, 0, "none of its 5 problems is left to evaluate \\(5 window\\)"),
+        ({"after": "2026-01-01"}, 0, "none of its 5 problems is left to evaluate \\(5 outside the window of dates\\)"),
     ],
 )
 def test_suites_are_cut_to_their_window_and_exclusions(
@@ -80,5 +80,5 @@ def test_suites_are_cut_to_their_window_and_exclusions(
 def test_a_suite_without_tests_is_refused(tmp_path: Path) -> None:
     sums_file = tmp_path / "none.jsonl"
     save_problems([p.model_copy(update={"tests": []}) for p in PROBLEMS], sums_file)
-    with pytest.raises(RecipeError, match="none of its 5 problems is left to evaluate \\(5 no tests\\)"):
+    with pytest.raises(RecipeError, match="none of its 5 problems is left to evaluate \\(5 without tests\\)"):
         suite_problems(recipe_for(sums_file, tmp_path / "out", model={"name_or_path": "m"}))
