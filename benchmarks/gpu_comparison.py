@@ -1,11 +1,15 @@
 """Uniform against knapsack allocation on one GPU with pretrained models, in one call: about two hours on an H100.
 
     python benchmarks/gpu_comparison.py [--steps 150 --models smollm2-135m qwen2.5-coder-0.5b --out runs/gpu]
+    python benchmarks/gpu_comparison.py --smoke runs/quickstart/model --out runs/smoke   # minutes, without a GPU
 
-Fetches the models, curates MBPP, trains each model under each policy from the same start, evaluates, and prints
-held-out pass@1, tokens/s, peak memory and the split of the step, with the roofline beside: the time to read the weights
-once per decoding step, and to do the update's multiplications, at the card's stated bandwidth and bf16 rate. A run
-that was cut short is continued by the same call.
+Wants MBPP as published at data/mbpp.jsonl.gz, or --mbpp. Fetches the models, curates MBPP, trains each model under each
+policy from the same start, evaluates, and prints held-out pass@1, tokens/s, peak memory and the split of the step, with
+the roofline beside: the time to read the weights once per decoding step, and to do the update's multiplications, at the
+card's stated bandwidth and bf16 rate. A run that was cut short is continued by the same call.
+
+`--smoke` walks the same road with the small model of a folder, a few steps of a few short rollouts: it shows that the
+call goes through on a machine, its figures mean nothing.
 """
 
 from __future__ import annotations
@@ -30,12 +34,22 @@ CARDS = {
     "L40S": (0.864e12, 362e12),
     "L4": (0.3e12, 121e12),
     "4090": (1.0e12, 165e12),
+    "CPU": (4.0e10, 5e11),  # of --smoke: the planner's
 }
 RECIPES = {"smollm2-135m": "smollm2-135m-mbpp", "qwen2.5-coder-0.5b": "qwen2.5-coder-0.5b-mbpp"}
 POLICIES = {
     "uniform": ["budget.policy=uniform"],
     "knapsack": ["budget.policy=knapsack", "budget.estimator=beta", "budget.high=64"],
 }
+
+
+SMOKE_TRAINING = [
+    "prompt.style=plain", "grpo.problems_per_step=2", "grpo.num_generations=4", "grpo.per_device_train_batch_size=8",
+    "grpo.max_completion_length=16", "grpo.max_length=null", "grpo.bf16=false", "grpo.save_steps=2", "data.limit=16",
+]  # fmt: skip
+SMOKE_EVALUATION = [
+    "prompt.style=plain", "sampling.n=2", "sampling.k=[1, 2]", "sampling.max_completion_length=16", "data.limit=8",
+]  # fmt: skip
 
 
 class PeakMemory:
@@ -56,6 +70,9 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
+        if shutil.which("nvidia-smi") is None:
+            self.gib = math.nan
+            return
         command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
         while not self._over.wait(1.0):
             found = subprocess.run(command, capture_output=True, text=True).stdout.split()
@@ -70,20 +87,27 @@ def rlvr(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "rlvr.cli", *arguments], check=True)
 
 
-def commands(model: str, folder: Path, steps: int, overrides: list[str]) -> tuple[list[str], list[str]]:
+def commands(model: str, folder: Path, overrides: list[str], options: argparse.Namespace) -> list[list[str]]:
     """The arguments that train a model under a policy into `folder`, and those that evaluate what came out."""
+    smoke = options.smoke is not None
+    recipe = RECIPES[model]
+    curated = options.out / "mbpp"
     train = [
-        "train", "--config", f"configs/rl/{RECIPES[model]}.yaml", f"output_dir={folder}",
-        f"grpo.max_steps={steps}", "grpo.bf16=true", *overrides,
+        "train", "--config", f"configs/rl/{recipe}.yaml", f"output_dir={folder}",
+        f"grpo.max_steps={options.steps}", "grpo.bf16=true", f"data.problems={curated / 'train.parquet'}",
+        *overrides, *(SMOKE_TRAINING if smoke else []), *([f"model.name_or_path={options.smoke}"] if smoke else []),
     ]  # fmt: skip
     evaluate = [
         "evaluate", "--config", "configs/evaluation/smollm2-135m-mbpp.yaml",
         f"model.name_or_path={folder / 'final'}", f"output_dir={folder / 'evaluation'}",
+        f"data.problems={curated / 'heldout.parquet'}", *(SMOKE_EVALUATION if smoke else []),
     ]  # fmt: skip
-    return train, evaluate
+    return [train, evaluate]
 
 
-def card() -> tuple[str, tuple[float, float] | None]:
+def card(smoke: bool) -> tuple[str, tuple[float, float] | None]:
+    if smoke:
+        return "CPU", CARDS["CPU"]
     command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader", "--id=0"]
     name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     return name, next((figures for key, figures in CARDS.items() if key in name), None)
@@ -134,25 +158,34 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
     parser.add_argument("--dry-run", action="store_true", help="check every recipe of the run, without a GPU, and stop")
+    parser.add_argument("--mbpp", type=Path, default=Path("data/mbpp.jsonl.gz"), help="MBPP as published")
+    parser.add_argument("--smoke", type=Path, metavar="MODEL", help="a small model's folder: see above")
     options = parser.parse_args()
+    if options.smoke is not None:
+        options.models, options.steps = options.models[:1], min(options.steps, 3)
     if options.dry_run:
         for model in options.models:
             for policy, overrides in POLICIES.items():
-                for arguments in commands(model, options.out / f"{model}-{policy}", options.steps, overrides):
+                for arguments in commands(model, options.out / f"{model}-{policy}", overrides, options):
                     rlvr(*arguments, "--dry-run")
         return
-    if shutil.which("nvidia-smi") is None:
-        parser.error("no nvidia-smi on this machine: it takes an NVIDIA GPU; --dry-run checks the recipes without one")
-    name, rates = card()
+    if options.smoke is None and shutil.which("nvidia-smi") is None:
+        parser.error("no nvidia-smi on this machine: it takes an NVIDIA GPU; --dry-run and --smoke do without one")
+    if not options.mbpp.is_file():
+        parser.error(f"{options.mbpp}: no such file; put MBPP there as published, or name its place with --mbpp")
+    name, rates = card(options.smoke is not None)
     options.out.mkdir(parents=True, exist_ok=True)
-    rlvr("curate", "--config", "configs/curation/mbpp.yaml")
+    limit = ["--limit", "60"] if options.smoke is not None else []
+    source = f'sources=["mbpp:{options.mbpp}"]'
+    rlvr("curate", "--config", "configs/curation/mbpp.yaml", source, "--out", str(options.out / "mbpp"), *limit)
     kept = options.out / "results.json"
     results: dict[str, dict[str, float]] = json.loads(kept.read_text())["runs"] if kept.exists() else {}
     for model in options.models:
-        rlvr("models", "fetch", model)
+        if options.smoke is None:
+            rlvr("models", "fetch", model)
         for policy, overrides in POLICIES.items():
             folder = options.out / f"{model}-{policy}"
-            train, evaluate = commands(model, folder, options.steps, overrides)
+            train, evaluate = commands(model, folder, overrides, options)
             with PeakMemory() as peak:
                 rlvr(*train)
             rlvr(*evaluate)

@@ -44,6 +44,12 @@ VARIANTS: dict[str, dict[str, bool]] = {
     "+ sampling": {"skip_zero_signal": False, "pack_micro_batches": False, "fast_sampling": True},
     "+ skipping": {"skip_zero_signal": True, "pack_micro_batches": False, "fast_sampling": True},
     "+ packing": {"skip_zero_signal": True, "pack_micro_batches": True, "fast_sampling": True},
+    "+ no padding": {
+        "skip_zero_signal": True,
+        "pack_micro_batches": True,
+        "fast_sampling": True,
+        "padding_free": True,
+    },
 }
 
 

@@ -63,6 +63,7 @@ class GRPOSection(Strict):
     advantage_clip: float | None = Field(default=None, gt=0)
     prompt_weighting: Literal["rollout", "problem"] = "rollout"
     skip_zero_signal: bool = True  # no forward/backward for rollouts of advantage 0; the gradient is the same
+    padding_free: bool = False  # a micro-batch is run as one row without padding; refused where a model cannot
     pack_micro_batches: bool = True  # rollouts of similar length share a micro-batch; the gradient is the same
     fast_sampling: bool = True  # transformers: one prefill a prompt, finished rollouts leave the batch
     sampling_threads: int | None = Field(default=None, ge=1)  # transformers on CPU: the other cores judge meanwhile

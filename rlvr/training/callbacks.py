@@ -13,6 +13,8 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from rlvr.training.faults import writing
+
 
 class MetricsFile(TrainerCallback):
     """Appends every log to `metrics.jsonl`, one JSON object a line.
@@ -49,7 +51,7 @@ class MetricsFile(TrainerCallback):
                 line[name] = value
         line.update(self.extras)
         self.extras = {}
-        with self.path.open("a") as file:
+        with writing(f"step {line['step']}: the metrics", self.path.parent), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
 
@@ -95,6 +97,10 @@ class ProgressBar(TrainerCallback):
                 self.bar.set_postfix(values, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the line, so that what is said next begins one of its own."""
         if self.bar is not None:
             self.bar.close()
             self.bar = None

@@ -6,11 +6,13 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rlvr.config import RecipeError
+from rlvr.training.faults import TrainingFault, writing
 
 STATE_FILE = "rlvr_state.json"
 STAGING = ".incomplete"
@@ -77,6 +79,18 @@ def rotate(folder: Path, keep: int | None) -> None:
 def clear_staging(folder: Path) -> None:
     """Removes what a killed run left half-written."""
     shutil.rmtree(folder / STAGING, ignore_errors=True)
+
+
+@contextmanager
+def staged(folder: Path, what: str) -> Iterator[None]:
+    """While the block writes to `folder`: a write that fails is a TrainingFault that names `what`, and gives the room
+    of what was half-written back."""
+    try:
+        with writing(what, folder):
+            yield
+    except TrainingFault:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def name_cpu_plainly(args: Any) -> None:

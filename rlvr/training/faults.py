@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -12,10 +13,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import TrainerCallback
 
 CONTINUES = "the same command continues from the newest checkpoint"
@@ -35,6 +38,36 @@ class Preempted(TrainingFault):
     """A signal asked the run to end; a checkpoint was written first. Exit code 75, "try again"."""
 
     exit_code = 75
+
+
+@contextmanager
+def writing(what: str, folder: Path) -> Iterator[None]:
+    """Turns the ways in which libraries say that a file could not be written into one TrainingFault that says what and
+    where; what was half-written there is the caller's to remove."""
+    try:
+        yield
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = why_unwritten(error)
+        if reason is None:
+            raise
+        raise TrainingFault(
+            f"{what} could not be written to {folder}: {reason}; complete checkpoints are untouched. Once that is"
+            f" mended, {CONTINUES}"
+        ) from None
+
+
+def why_unwritten(error: Exception) -> str | None:
+    """The system's reason why a file was not written, None for errors of another kind."""
+    if isinstance(error, TrainingFault):
+        return None
+    if isinstance(error, OSError):
+        return error.strerror if error.errno is not None else None
+    said = str(error)
+    if isinstance(error, SafetensorError):
+        found = re.search(r"\(os error (\d+)\)", said)
+        return os.strerror(int(found[1])) if found else None
+    # torch's writer of archives hides the error number; it is raised while a write that failed is cleaned up
+    return f"{os.strerror(errno.ENOSPC)}, or the file system failed" if "inline_container" in said else None
 
 
 class StopOnSignal(TrainerCallback):

@@ -30,11 +30,12 @@ from rlvr.rewards import ProgramGrader
 from rlvr.serving.cost import PlannedCosts, planned_costs
 from rlvr.serving.hardware import parse_hardware
 from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
-from rlvr.training.checkpoints import FINAL, latest_checkpoint, name_cpu_plainly, publish_checkpoint, read_state
+from rlvr.training.checkpoints import FINAL, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.faults import CONTINUES, Preempted, StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, prompt_lengths, render_prompts
 from rlvr.training.lora import check_adapter, lora_config
+from rlvr.training.padding_free import why_padding_stays
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
     grpo = recipe.grpo
     own = {
         "problems_per_step", "updates_per_step", "max_steps", "max_length", "save_steps", "extra",
-        "advantage_clip", "prompt_weighting", "skip_zero_signal", "pack_micro_batches", "fast_sampling",
+        "advantage_clip", "prompt_weighting", "skip_zero_signal", "pack_micro_batches", "padding_free", "fast_sampling",
         "sampling_threads", "geometric_rejection", "clip_cov", "clip_cov_range", "kl_cov", "kl_cov_coef",
         "vllm_url",
     }  # fmt: skip
@@ -186,6 +187,8 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     routing = policy_routing(
         model, recipe.moe, updates_per_rollout=updates, probe=probe if recipe.moe.balance.kl_budget else None
     )
+    if recipe.grpo.padding_free and (why := why_padding_stays(model, experts=routing is not None)):
+        raise RecipeError(f"grpo.padding_free: this model has {why}; leave it false")
     with ProgramGrader(recipe.prompt, recipe.reward, recipe.judge) as grader:
         if checkpoint is not None:
             state = read_state(checkpoint)
@@ -225,7 +228,8 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             for own in routing.callbacks(folder):
                 trainer.add_callback(own)
         trainer.add_callback(trainer.metrics_file)
-        trainer.add_callback(ProgressBar(recipe.stage, shown, updates))
+        bar = ProgressBar(recipe.stage, shown, updates)
+        trainer.add_callback(bar)
         if curriculum.plateau is not None:
             trainer.add_callback(EndsEarly(lambda step: schedule.finished(step, rates), updates))
         if recipe.evaluation is not None:
@@ -238,21 +242,10 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         finally:
             stop.restore()
+            bar.close()
         if stop.received and trainer.state.global_step < trainer.state.max_steps:
             raise Preempted(f"{stop.received} after step {trainer.state.global_step // updates}; {CONTINUES}")
-        save_final(trainer, tokenizer, final)
-    return final
-
-
-def save_final(trainer: GroupedGRPOTrainer, tokenizer: Any, final: Path) -> None:
-    """Writes model, tokenizer and our state to `final` in one rename."""
-    staged = final.with_name(".final")
-    trainer.save_model(str(staged))  # every process: sharded weights are gathered here
-    trainer.accelerator.wait_for_everyone()
-    if trainer.accelerator.is_main_process:
-        tokenizer.save_pretrained(staged)
-        publish_checkpoint(staged, final, trainer.own_state())
-    trainer.accelerator.wait_for_everyone()
+        return trainer.save_final(tokenizer, trainer.own_state())
 
 
 def check_unchanged(folder: Path, recipe: GRPORecipe, problems: list[Problem]) -> None:

@@ -27,10 +27,10 @@ from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled, longes
 from rlvr.rollouts.prompts import completion_text
 from rlvr.rollouts.records import RolloutRecord, write_records
 from rlvr.training.alarms import Alarms
-from rlvr.training.checkpoints import STAGING, clear_staging, publish_checkpoint, rotate
 from rlvr.training.engines import open_engine
-from rlvr.training.faults import CONTINUES, InfrastructureError, TrainingFault, watched_server
+from rlvr.training.faults import CONTINUES, InfrastructureError, TrainingFault, watched_server, writing
 from rlvr.training.measurement import measure_pass_rates
+from rlvr.training.publishing import PublishesWhole
 from rlvr.training.step_metrics import rollout_metrics
 from rlvr.training.sync_check import SyncCheck
 from rlvr.training.update import UpdateTrainer
@@ -99,7 +99,7 @@ class Attempt:
         return sum(count for count, good in zip(self.counts, self.effective, strict=True) if good)
 
 
-class GroupedGRPOTrainer(UpdateTrainer):
+class GroupedGRPOTrainer(PublishesWhole, UpdateTrainer):
     """GRPO in which every step's problems come from a schedule and its rollouts from an allocation policy.
 
     Both are decided when the step's generation starts, from state every process shares, so they see every reward so
@@ -349,7 +349,9 @@ class GroupedGRPOTrainer(UpdateTrainer):
             offset += len(attempt.keys)
         records = [record for attempt in attempts for record in attempt.records]
         if self.accelerator.is_main_process:
-            write_records(Path(self.recipe.output_dir) / "rollouts" / self.recipe.stage, step, records)
+            kept = Path(self.recipe.output_dir) / "rollouts" / self.recipe.stage
+            with writing(f"step {step}: the rollouts", kept):
+                write_records(kept, step, records)
 
         outcomes = [group for attempt in attempts for group in attempt.outcomes]
         reason = next((record.message for record in records if record.reward is None and record.message), "")
@@ -405,25 +407,7 @@ class GroupedGRPOTrainer(UpdateTrainer):
 
     # -- checkpoints ----------------------------------------------------------------------------------------------
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(super()._get_output_dir(trial)) / STAGING)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.recipe.output_dir)
-        if self.accelerator.is_main_process:
-            clear_staging(folder)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            name = f"checkpoint-{self.state.global_step}"
-            publish_checkpoint(folder / STAGING / name, folder / name, self.own_state())
-            rotate(folder, self.args.save_total_limit)
-            clear_staging(folder)
-        self.accelerator.wait_for_everyone()
-
     def own_state(self) -> dict[str, Any]:
-        """Returns what the run needs beside weights, optimizer, schedule and RNG, as JSON types."""
         return {
             "step": self.state.global_step // self.updates_per_generation,
             "stage": self.recipe.stage,

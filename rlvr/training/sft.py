@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -18,25 +19,17 @@ from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
 from rlvr.rollouts.prompts import completion_text as said
 from rlvr.training.callbacks import MetricsFile, ProgressBar
-from rlvr.training.checkpoints import (
-    FINAL,
-    STAGING,
-    clear_staging,
-    latest_checkpoint,
-    name_cpu_plainly,
-    publish_checkpoint,
-    read_state,
-    rotate,
-)
+from rlvr.training.checkpoints import FINAL, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.demonstrations import load_demonstrations
 from rlvr.training.loading import load_policy
 from rlvr.training.lora import KeepsAdapter, check_adapter, lora_config
+from rlvr.training.publishing import PublishesWhole
 from rlvr.training.restore import RestoresExperts
 
 logger = logging.getLogger(__name__)
 
 
-class AtomicSFTTrainer(KeepsAdapter, RestoresExperts, SFTTrainer):
+class AtomicSFTTrainer(PublishesWhole, KeepsAdapter, RestoresExperts, SFTTrainer):
     """SFTTrainer whose checkpoints appear in one rename, and which counts and balances the load of experts."""
 
     routing: PolicyRouting | None = None  # of a mixture of experts
@@ -46,24 +39,9 @@ class AtomicSFTTrainer(KeepsAdapter, RestoresExperts, SFTTrainer):
             self.routing.session.flush()
         return super().compute_loss(*arguments, **options)
 
-    def _get_output_dir(self, trial: Any) -> str:
-        return str(Path(super()._get_output_dir(trial)) / STAGING)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(str(self.args.output_dir))
-        if self.accelerator.is_main_process:
-            clear_staging(folder)
-        self.accelerator.wait_for_everyone()
-        super()._save_checkpoint(model, trial)
+    def own_state(self) -> dict[str, Any]:
         routing = {} if self.routing is None else self.routing.settled_state()
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            name = f"checkpoint-{self.state.global_step}"
-            state = {"step": self.state.global_step, "stage": "sft", **routing}
-            publish_checkpoint(folder / STAGING / name, folder / name, state)
-            rotate(folder, self.args.save_total_limit)
-            clear_staging(folder)
-        self.accelerator.wait_for_everyone()
+        return {"step": self.state.global_step, "stage": "sft", **routing}
 
 
 def train_sft(recipe: SFTRecipe) -> Path:
@@ -130,13 +108,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
         for own in routing.callbacks(folder):
             trainer.add_callback(own)
     trainer.add_callback(MetricsFile(folder / "metrics.jsonl", "sft"))
-    trainer.add_callback(ProgressBar("sft", {"loss": "loss", "mean_token_accuracy": "token accuracy"}))
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    staged = final.with_name(".final")
-    trainer.save_model(str(staged))
-    trainer.accelerator.wait_for_everyone()
-    if trainer.accelerator.is_main_process:
-        tokenizer.save_pretrained(staged)
-        publish_checkpoint(staged, final, {"step": trainer.state.global_step, "stage": "sft"})
-    trainer.accelerator.wait_for_everyone()
-    return final
+    with contextlib.closing(ProgressBar("sft", {"loss": "loss", "mean_token_accuracy": "token accuracy"})) as bar:
+        trainer.add_callback(bar)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return trainer.save_final(tokenizer, {"step": trainer.state.global_step, "stage": "sft"})

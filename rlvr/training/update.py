@@ -24,6 +24,7 @@ from rlvr.rollouts.policy_engine import Sampled
 from rlvr.rollouts.records import RolloutRecord
 from rlvr.training.faults import CONTINUES, TrainingFault
 from rlvr.training.lora import KeepsAdapter
+from rlvr.training.padding_free import logps_and_entropies, positions_are_relative
 from rlvr.training.restore import RestoresExperts
 
 logger = logging.getLogger(__name__)
@@ -109,8 +110,10 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
         metrics = self._metrics["train"]
         metrics["skipped_rollouts"].append(sum(update.skipped for update in updates) / len(updates))
         real = [batch for batch in packed if batch]
-        cells = sum(whole(batch)["attention_mask"].numel() for batch in real)
-        metrics["padding"].append(1.0 - sum(int(whole(batch)["attention_mask"].sum()) for batch in real) / cells)
+        if not self.recipe.grpo.padding_free:
+            cells = sum(whole(batch)["attention_mask"].numel() for batch in real)
+            held = sum(int(whole(batch)["attention_mask"].sum()) for batch in real)
+            metrics["padding"].append(1.0 - held / cells)
         if self._puts_off_logps and "old_per_token_logps" in buffered[0]:
             for batch in real:
                 batch["old_per_token_logps"] = self._current_logps(batch)
@@ -185,6 +188,11 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
     ) -> Any:
         if self._sampling and self._puts_off_logps:
             return input_ids.new_zeros((len(input_ids), logits_to_keep), dtype=torch.float32), None, None
+        if self.recipe.grpo.padding_free:
+            found = self._without_padding(model, input_ids, attention_mask, logits_to_keep, **options)
+            if torch.is_grad_enabled():
+                self._live_logps = found[0]
+            return found
         arguments = (model, input_ids, attention_mask, logits_to_keep)
         if self._sampling and self.routing is not None and self._scored_routes is None:
             scored = self._sampled_as(input_ids.shape[1] - logits_to_keep, input_ids.shape[1])
@@ -196,6 +204,24 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
         if torch.is_grad_enabled():
             self._live_logps = found[0]
         return found
+
+    def _without_padding(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **others: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None]:
+        rows = batch_size or len(input_ids)
+        parts = []
+        for ids, mask in zip(input_ids.split(rows), attention_mask.split(rows), strict=True):
+            with self.accelerator.autocast():
+                parts.append(logps_and_entropies(model, ids, mask, logits_to_keep, entropy=compute_entropy))
+        logps, entropies = zip(*parts, strict=True)
+        return torch.cat(logps), torch.cat(entropies) if compute_entropy else None, None
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
         if not inputs:  # repacking left nothing for this micro-batch
@@ -248,9 +274,11 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
         # fp16's gradient scaler passes over such updates by itself
-        if norm is not None and not self.args.fp16 and not math.isfinite(float(norm)):
+        number = 0.0 if norm is None else float(norm)
+        # DeepSpeed says -1 of some; it has left the update out by then, as it does where it says inf
+        if not self.args.fp16 and (number < 0 or not math.isfinite(number)):
             raise TrainingFault(
-                f"step {self.step_under_way}: the gradient's norm is {float(norm)} though the loss is a number; this"
+                f"step {self.step_under_way}: the gradient's norm is {number} though the loss is a number; this"
                 f" update was not applied. Lower grpo.learning_rate, or look for a token of probability 0; {CONTINUES}"
             )
         return norm
@@ -365,16 +393,6 @@ def _backward(backward: Callable[..., None], loss: torch.Tensor, **options: Any)
     """Runs a backward pass where there is one to run; DeepSpeed fails on a loss that no weight has a part in."""
     if loss.requires_grad:
         backward(loss, **options)
-
-
-def positions_are_relative(model: Any) -> bool:
-    """Whether shifting a whole sequence changes nothing: rotary embeddings whose angles do not depend on its length."""
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None)
-    if not rope:
-        return False
-    kinds = [part.get("rope_type", "default") for part in ([rope] if "rope_theta" in rope else rope.values())]
-    return not {"dynamic", "longrope"} & set(kinds)
 
 
 def whole(batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

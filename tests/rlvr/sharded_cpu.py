@@ -6,6 +6,7 @@ patched is that choice alone: plugin, sharding, gathering and checkpoints are th
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -39,8 +40,12 @@ def shard_on_cpus() -> None:
 
 
 if __name__ == "__main__":
+    from sick_process import fall_ill
+
     from rlvr.cli import main
 
     shard_on_cpus()
+    if os.environ.get("RANK") == "1" and (sickness := os.environ.get("RLVR_TEST_SICKNESS")):
+        fall_ill(sickness)
     sys.argv[1:1] = ["train"]
     main()

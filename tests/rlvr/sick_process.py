@@ -17,13 +17,15 @@ def fall_ill(sickness: str) -> None:
     from rlvr.training.grpo_trainer import GroupedGRPOTrainer
     from sandbox import Verdict
 
-    if sickness == "not a number":
+    if sickness in ("not a number", "no gradient"):
         inner = GroupedGRPOTrainer._get_per_token_logps_and_entropies
 
         def broken(self: Any, model: Any, *arguments: Any, **options: Any) -> Any:
             logps, *others = inner(self, model, *arguments, **options)
             if self.state.global_step == 2 and logps.requires_grad:
-                logps = logps * float("nan")
+                logps = logps * (1.0 if sickness == "no gradient" else float("nan"))
+                if sickness == "no gradient":
+                    logps.register_hook(lambda gradient: gradient * float("nan"))
             return logps, *others
 
         GroupedGRPOTrainer._get_per_token_logps_and_entropies = broken

@@ -33,6 +33,30 @@ def test_without_a_gpu_the_comparison_is_refused_in_one_line(tmp_path: Path) -> 
     assert "no nvidia-smi on this machine" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
+def test_one_call_goes_from_problems_to_the_table_with_a_small_model(tmp_path: Path, warm_model: Path) -> None:
+    mbpp = tmp_path / "mbpp.jsonl"
+    tasks = [  # in MBPP's layout; the ids decide which are held out
+        {
+            "task_id": number,
+            "text": f"Write a function to add {number} to a number.",
+            "code": f"def add(x):\n    return x + {number}",
+            "test_list": [f"assert add({n}) == {n + number}" for n in range(3)],
+            "test_setup_code": "",
+            "challenge_test_list": [],
+        }
+        for number in (*range(11, 31), *range(601, 631))
+    ]
+    mbpp.write_text("\n".join(map(json.dumps, tasks)))
+    command = [sys.executable, "benchmarks/gpu_comparison.py", "--smoke", str(warm_model), "--mbpp", str(mbpp)]
+    for _ in range(2):  # the second call finds everything done
+        done = subprocess.run([*command, "--out", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        table = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+        assert [row[0] for row in table] == ["| run", "| smollm2-135m, uniform", "| smollm2-135m, knapsack"]
+        assert {"step", "generate", "grade", "update", "roofline generate", "roofline update"} <= set(table[0])
+
+
 def test_the_roofline_follows_the_weights_as_saved_and_the_recipe_s_checkpointing(tmp_path: Path) -> None:
     runner = run_path(str(ROOT / "benchmarks" / "gpu_comparison.py"))
     (tmp_path / "final").mkdir()

@@ -18,7 +18,7 @@ from rlvr import cli
 from rlvr.config import RecipeError, SFTRecipe
 from rlvr.config.memory import memory_plan
 from rlvr.config.sections import ModelSection
-from rlvr.training import grpo, sft
+from rlvr.training import grpo, publishing
 from rlvr.training.grpo import train_grpo
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.sft import train_sft
@@ -158,7 +158,7 @@ def test_supervised_training_of_an_adapter_and_of_a_whole_layer_beside_it(
     final = train_sft(run("whole", modules_to_save=["norm"]))
     linear = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     assert changed(tiny_model, final) == {*linear, "norm"}
-    plain = sft.publish_checkpoint
+    plain = publishing.publish_checkpoint
 
     def dies(staged: Path, target: Path, state: Any) -> None:
         if target.name == "checkpoint-4":
@@ -166,7 +166,7 @@ def test_supervised_training_of_an_adapter_and_of_a_whole_layer_beside_it(
         plain(staged, target, state)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sft, "publish_checkpoint", dies)
+        patch.setattr(publishing, "publish_checkpoint", dies)
         with pytest.raises(KeyboardInterrupt):
             train_sft(run("killed", modules_to_save=["norm"]))
     again = train_sft(run("killed", modules_to_save=["norm"]))

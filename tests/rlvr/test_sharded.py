@@ -15,6 +15,7 @@ from test_grpo_trainer import recipe, weights
 from test_policy_engines import by_file
 
 from rlvr.config import GRPORecipe
+from rlvr.training.checkpoints import complete_checkpoints
 
 ACCELERATE = ROOT / "configs" / "accelerate"
 
@@ -102,3 +103,21 @@ def test_an_engine_is_given_the_whole_of_sharded_weights(sharding, settings, tmp
     assert server.syncs == 2
     for line in lines(tmp_path / "run"):
         assert line["sampling/logprob_gap"] < 1e-4 and line["sync/canary_gap"] < 1e-5 and line["grad_norm"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["fsdp2", "zero2", "zero3"])
+def test_a_gradient_that_is_no_number_is_left_out_of_sharded_weights_and_ends_the_launch(sharding, settings, tmp_path):
+    """Of one process only; DeepSpeed looks at gradients and applies them in one go, so it has to leave them out."""
+    if sharding.startswith("zero"):
+        pytest.importorskip("deepspeed")
+    out = tmp_path / "run"
+    run = settings("run", updates_per_step=1, max_steps=4)
+    program = Path(__file__).with_name("sharded_cpu.py")
+    with launch(run, program, RLVR_TEST_SICKNESS="no gradient", **environment_of(sharding)) as launched:
+        _, errors = launched.communicate(timeout=600)
+    assert launched.returncode != 0 and "step 3: the gradient's norm is" in errors, errors[-3000:]
+    assert [step for step, _ in complete_checkpoints(out)] == [1, 2] and not (out / "final").exists()
+    assert all(tensor.isfinite().all() for tensor in weights(out / "checkpoint-2").values())
+    train_in_two_processes(run, sharding)
+    assert len(lines(out)) == 4
