@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -21,6 +20,7 @@ from rlvr.commands.plan import plan
 from rlvr.commands.rating import rating
 from rlvr.commands.sandbox import sandbox
 from rlvr.commands.serve import serve
+from rlvr.write_errors import why_unwritten
 
 R = TypeVar("R", bound=BaseModel)
 
@@ -286,12 +286,9 @@ def _is_users_to_mend(error: Exception) -> bool:
 
 def _trouble_of_the_system(error: Exception) -> str | None:
     """A full disk or a missing right as one line; None for any other error."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    if isinstance(error, RuntimeError) and "inline_container" in str(error):
-        # torch's writer of archives hides the error number; it is raised while a write that failed is cleaned up
-        return f"{os.strerror(errno.ENOSPC)}, or the file system failed, while a checkpoint was written"
-    return None
+    reason = why_unwritten(error)
+    name = getattr(error, "filename", None)
+    return f"{reason}: {name}" if reason and name else reason
 
 
 def main() -> None:

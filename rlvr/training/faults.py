@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import signal
@@ -18,8 +17,9 @@ from types import FrameType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import TrainerCallback
+
+from rlvr.write_errors import why_unwritten
 
 CONTINUES = "the same command continues from the newest checkpoint"
 
@@ -46,28 +46,14 @@ def writing(what: str, folder: Path) -> Iterator[None]:
     where; what was half-written there is the caller's to remove."""
     try:
         yield
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except Exception as error:
         reason = why_unwritten(error)
         if reason is None:
             raise
         raise TrainingFault(
             f"{what} could not be written to {folder}: {reason}; complete checkpoints are untouched. Once that is"
             f" mended, {CONTINUES}"
-        ) from None
-
-
-def why_unwritten(error: Exception) -> str | None:
-    """The system's reason why a file was not written, None for errors of another kind."""
-    if isinstance(error, TrainingFault):
-        return None
-    if isinstance(error, OSError):
-        return error.strerror if error.errno is not None else None
-    said = str(error)
-    if isinstance(error, SafetensorError):
-        found = re.search(r"\(os error (\d+)\)", said)
-        return os.strerror(int(found[1])) if found else None
-    # torch's writer of archives hides the error number; it is raised while a write that failed is cleaned up
-    return f"{os.strerror(errno.ENOSPC)}, or the file system failed" if "inline_container" in said else None
+        ) from error
 
 
 class StopOnSignal(TrainerCallback):

@@ -249,9 +249,10 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
 
 
 def check_unchanged(folder: Path, recipe: GRPORecipe, problems: list[Problem]) -> None:
-    """Raises RecipeError where `folder` holds a run of other data or another seed: continuing would mix two runs."""
+    """Raises RecipeError where `folder` holds a run of other data, seed or updates a step: continuing would mix two."""
     path = folder / "environment.json"
-    if not path.exists() or latest_checkpoint(folder) is None:
+    checkpoint = latest_checkpoint(folder)
+    if not path.exists() or checkpoint is None:
         return
     with contextlib.suppress(json.JSONDecodeError):
         earlier = json.loads(path.read_text())
@@ -261,3 +262,10 @@ def check_unchanged(folder: Path, recipe: GRPORecipe, problems: list[Problem]) -
                     f"{folder}: holds a run with {name} {earlier[name]}, this recipe has {now};"
                     " continue with the same, or choose another output_dir"
                 )
+    updates, steps = int(checkpoint.name.rpartition("-")[2]), read_state(checkpoint)["step"]
+    now = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
+    if updates != steps * now:
+        raise RecipeError(
+            f"{checkpoint}: its {updates} updates made {steps} step(s), this recipe makes {now} a step; continue with"
+            " the same grpo.updates_per_step and num_iterations, or choose another output_dir"
+        )

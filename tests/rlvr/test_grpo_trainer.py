@@ -201,7 +201,7 @@ def test_solved_problems_retire_from_a_run_and_are_counted(warm_model, problems_
     assert not {row["problem_id"] for row in rows} & solved
 
 
-def test_a_run_is_not_continued_with_other_data_or_another_seed(warm_model, problems_file, tmp_path):
+def test_a_run_is_not_continued_with_other_data_another_seed_or_other_steps(warm_model, problems_file, tmp_path):
     first = recipe(warm_model, problems_file, tmp_path / "run", grpo={"save_steps": 1, "max_steps": 1})
     final = train_grpo(first)
     for file in final.iterdir():
@@ -209,6 +209,8 @@ def test_a_run_is_not_continued_with_other_data_or_another_seed(warm_model, prob
     final.rmdir()
     with pytest.raises(RecipeError, match="seed"):
         train_grpo(recipe(warm_model, problems_file, tmp_path / "run", seed=5))
+    with pytest.raises(RecipeError, match=r"1 updates made 1 step\(s\), this recipe makes 2 a step"):
+        train_grpo(recipe(warm_model, problems_file, tmp_path / "run", grpo={"updates_per_step": 2}))
 
 
 def test_an_unknown_trl_field_is_refused_before_anything_is_loaded(problems_file, tmp_path):
