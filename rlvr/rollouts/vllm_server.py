@@ -237,7 +237,10 @@ class VLLMFileServer:
                 raise EngineFailure(f"{request.full_url}: {error.code} {error.reason}: {reason}") from None
             except OSError as error:
                 if time.monotonic() >= deadline:
-                    raise EngineFailure(f"{request.full_url}: no answer for {self._patience:.0f} s ({error})") from None
+                    never = "" if self._version is not None else "; docs/training.md, Engines, says how to start one"
+                    raise EngineFailure(
+                        f"{request.full_url}: no answer for {self._patience:.0f} s ({error}){never}"
+                    ) from None
             time.sleep(0.5)
 
 

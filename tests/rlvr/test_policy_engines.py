@@ -226,7 +226,7 @@ def test_a_server_not_started_for_training_or_not_there_is_refused_at_once(serve
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.raises(EngineFailure, match=rf"127.0.0.1:{port}/v1/models: no answer for 1 s"):
+    with pytest.raises(EngineFailure, match=rf"127.0.0.1:{port}/v1/models: no answer for 1 s .*how to start one"):
         VLLMFileServer(f"http://127.0.0.1:{port}", **options, patience_s=1)
 
 
