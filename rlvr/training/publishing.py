@@ -76,8 +76,8 @@ class PublishesWhole(Trainer):
             )
 
 
-def _held(parameter: torch.Tensor) -> torch.Tensor:
+def _held(parameter: Any) -> torch.Tensor:
     """The part of a weight that this process holds."""
     if isinstance(parameter, DTensor):
-        return parameter.detach().to_local()
+        return parameter.to_local().detach()
     return getattr(parameter, "ds_tensor", parameter).detach()  # ZeRO-3's part of it
