@@ -96,6 +96,9 @@ def on_a_small_disk(moment: str, run: GRPORecipe, kept: Path) -> None:
             steps = 0
         if steps == {"the rollouts": 1, "the model that training ends with": 4}.get(moment, 2):
             setattr(owner, name, inner)
+            if moment == "the metrics":  # a page that is begun has room: end it
+                text = metrics.read_text().rstrip("\n")
+                metrics.write_text(text + " " * (-(len(text) + 1) % os.sysconf("SC_PAGE_SIZE")) + "\n")
             filled(disk)
         return inner(*arguments, **options)
 
