@@ -14,8 +14,10 @@ class TestCase:
     - stdin/stdout (`call is None`): `input` is fed to standard input, `output` is the expected standard output.
     - call-based: `call` is a Python expression evaluated in the namespace the program has built, with the names
       `args` (list) bound to the JSON list in `input`; for example ``solve(*args)``, ``Solution().twoSum(*args)`` or,
-      with an empty input, ``set(f([1, 2]))``. `output` is the JSON text of the expected value (tuples as lists,
-      sets as ``{"__set__": [...]}``, non-string dict keys as ``{"__dict__": [[key, value], ...]}``).
+      with an empty input, ``set(f([1, 2]))``. ``make_linked_list(values)`` and ``make_tree(values)`` (level by level,
+      null for a missing child) make such arguments, of the program's own `ListNode` and `TreeNode` where it has some.
+      `output` is the JSON text of the expected value (tuples as lists, sets as ``{"__set__": [...]}``, non-string
+      dict keys as ``{"__dict__": [[key, value], ...]}``).
 
     `output` never enters a process that runs a program. Tests with the same `group` form a subtask.
     """

@@ -40,11 +40,15 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How a problem hands over input and takes output: files instead of the standard streams, or a conversation."""
+    """How a problem hands over input and takes output: files instead of the standard streams, or a conversation.
+
+    `in_place`: the value of a call is what has become of its first argument.
+    """
 
     input_file: str = ""
     output_file: str = ""
     referee: user.Referee | None = None  # the interactor's protocol
+    in_place: bool = False
 
     def run_input(self, test: TestCase, interactor: Interactor | None) -> RunInput:
         """What of a test enters the box. Its output does only as an interactor's file."""
@@ -53,6 +57,8 @@ class Form:
             answer = test.output.encode("utf-8", "surrogateescape")
             return RunInput(files=(("input", data), ("answer", answer)), interactor=interactor)
         call = None if test.call is None else test.call.encode("utf-8", "surrogateescape")
+        if call is not None and self.in_place:
+            call = b"((" + call + b"), args[0])[1]"
         files = ((self.input_file, data),) if self.input_file else ()
         return RunInput(b"" if files else data, call, files, collect=self.output_file)
 

@@ -334,7 +334,7 @@ class Judge:
             self._launcher.start(pending, source, questions, RunLimits.of(user.LIMITS, 1.0), on_facts, on_done)
 
         tests = tuple(submission.tests)
-        form = Form(submission.input_file, submission.output_file, one.interactor)
+        form = Form(submission.input_file, submission.output_file, one.interactor, one.checker.in_place)
         grading = Grading(
             tests,
             one.checker,

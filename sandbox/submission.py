@@ -93,6 +93,10 @@ def checked(submission: Submission, stop: str, keep_output: bool, *, testlib: bo
         raise ValueError(f"call-based tests are run in python only, not in {language.name}")
     if called and (interactor or submission.input_file or submission.output_file):
         raise ValueError("call-based tests have neither files nor an interactor")
+    if checker.returned_only and not all(test.call is not None for test in submission.tests):
+        raise ValueError(f"checker {checker.spec!r} compares returned values: every test needs a `call`")
+    if checker.in_place and not all(_has_arguments(test.input) for test in submission.tests):
+        raise ValueError("checker 'in_place' looks at the first argument: every test needs one in `input`")
     if interactor and (submission.input_file or submission.output_file):
         raise ValueError("an interactive problem has no input or output file")
     if submission.code.strip():
@@ -106,6 +110,10 @@ def checked(submission: Submission, stop: str, keep_output: bool, *, testlib: bo
                 )
     limits = run_limits(submission.limits, language)
     return Checked(submission, language, checker, interactor, limits, Stop.parse(stop), keep_output)
+
+
+def _has_arguments(text: str) -> bool:
+    return text.strip()[1:].lstrip()[:1] not in ("", "]")
 
 
 def _check_tests(tests: Sequence[TestCase]) -> None:

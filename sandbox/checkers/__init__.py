@@ -20,13 +20,16 @@ Compare = Callable[[bytes, bytes], str | None]
 class Checker:
     """`compare(output, expected)` for printed output, `compare_values` for values of call-based tests.
 
-    `referee` is set instead for a problem's own checker, which runs in the sandbox.
+    `referee` is set instead for a problem's own checker, which runs in the sandbox. `returned_only` marks one that
+    compares returned values only; with `in_place`, what the call has made of its first argument counts as the value.
     """
 
     spec: str
     compare: Compare
     compare_values: Compare
     referee: user.Referee | None = None
+    returned_only: bool = False
+    in_place: bool = False
 
 
 _PLAIN: dict[str, tuple[Compare, values.Equality]] = {
@@ -40,6 +43,12 @@ _PLAIN: dict[str, tuple[Compare, values.Equality]] = {
     "unordered_within": (text.unordered_tokens, values.Equality(unordered=True, unordered_within=True)),
 }
 
+_RETURNED = {
+    "linked_list": values.Equality(nodes=values.LINKED_LIST),
+    "tree": values.Equality(nodes=values.TREE),
+    "in_place": values.Equality(),
+}
+
 # which of absolute and relative error a tolerance bounds
 _TOLERANT = {"floats": (True, True), "floats_abs": (True, False), "floats_rel": (False, True)}
 _DEFAULT_TOLERANCE = 1e-6
@@ -47,7 +56,7 @@ _DEFAULT_TOLERANCE = 1e-6
 
 def names() -> list[str]:
     """Names of the known checkers."""
-    return sorted([*_PLAIN, *_TOLERANT, "kattis_default", *user.PROTOCOLS])
+    return sorted([*_PLAIN, *_RETURNED, *_TOLERANT, "kattis_default", *user.PROTOCOLS])
 
 
 @lru_cache(maxsize=256)
@@ -67,8 +76,14 @@ def find(spec: str) -> Checker:
     if name in _PLAIN and not colon:
         compare, equality = _PLAIN[name]
         return Checker(spec, compare, equality.compare)
+    if name in _RETURNED and not colon:
+        return Checker(spec, _not_printed, _RETURNED[name].compare, returned_only=True, in_place=name == "in_place")
     shown = spec if len(spec) < 80 else f"{spec[:80]}..."
     raise ValueError(f"unknown checker {shown!r}: known are {', '.join(names())} (floats:1e-6, python:SOURCE)")
+
+
+def _not_printed(output: bytes, expected: bytes) -> str | None:
+    raise RuntimeError("a checker of returned values, on printed output")
 
 
 def _not_here(output: bytes, expected: bytes) -> str | None:

@@ -38,7 +38,8 @@ class Tolerance:
 def floats(tolerance: Tolerance) -> Callable[[bytes, bytes], str | None]:
     """Checker that accepts tokens equal as text, or numbers within `tolerance`.
 
-    A token expected as an integer is matched exactly when it is too long for a double to hold (over 15 digits).
+    Two integers must be the same integer: a count beside real numbers has no rounding to forgive. An integer too long
+    for a double to hold (over 15 digits) is matched by an integer only.
     """
 
     def compare(output: bytes, expected: bytes) -> str | None:
@@ -75,14 +76,28 @@ def _first_difference_of_many(
     with np.errstate(invalid="ignore"):
         allowed = np.maximum(tolerance.absolute, tolerance.relative * np.abs(b)) + 1e-15
         differs = (a != b) & ~(np.isfinite(b) & (np.abs(a - b) <= allowed))
+        whole = (a != b) & (a == np.floor(a)) & (b == np.floor(b)) & ~differs
+    for place in np.nonzero(whole)[0]:
+        if _INTEGER.fullmatch(ours[place]) and _INTEGER.fullmatch(theirs[place]):
+            differs[place] = True
+            break
     return int(differs.argmax()) if differs.any() else -1
 
 
 def _close_tokens(ours: bytes, theirs: bytes, tolerance: Tolerance) -> bool:
-    if _INTEGER.fullmatch(theirs) and len(theirs.lstrip(b"+-")) > 15:
-        return False
+    if _INTEGER.fullmatch(theirs):
+        if _INTEGER.fullmatch(ours):
+            return _canonical(ours) == _canonical(theirs)
+        if len(theirs.lstrip(b"+-")) > 15:
+            return False
     a, b = _value(ours), _value(theirs)
     return a is not None and b is not None and tolerance.allows(a, b)
+
+
+def _canonical(integer: bytes) -> bytes:
+    """An integer without leading zeros and plus signs; no number is made of it, whatever its length."""
+    digits = integer.lstrip(b"+-").lstrip(b"0")
+    return b"-" + digits if digits and integer.startswith(b"-") else digits
 
 
 def _value(token: bytes) -> float | None:

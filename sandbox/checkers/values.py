@@ -14,19 +14,23 @@ from typing import Any
 from sandbox.checkers.numbers import Tolerance
 
 _MAX_DEPTH = 250
+LINKED_LIST, TREE = "__linked_list__", "__tree__"  # how the box marks what it has written out
+_NODES = {LINKED_LIST: "linked list", TREE: "tree"}
 
 
 @dataclass(frozen=True, slots=True)
 class Equality:
     """What counts as equal. `tolerance` also lets ints and floats meet.
 
-    `unordered` takes the outermost list as a multiset, `unordered_within` every list inside it as well.
+    `unordered` takes the outermost list as a multiset, `unordered_within` every list inside it as well. `nodes` is the
+    kind of structure that is returned, LINKED_LIST or TREE, where plain lists are expected in its place.
     """
 
     tolerance: Tolerance | None = None
     fold_case: bool = False
     unordered: bool = False
     unordered_within: bool = False
+    nodes: str = ""
 
     def compare(self, output: bytes, expected: bytes) -> str | None:
         """None when the values agree, else one line that names the first differing place."""
@@ -37,6 +41,11 @@ class Equality:
         except (ValueError, RecursionError):
             return "the returned value is not plain data"
         theirs = _decode(expected)
+        if self.nodes:
+            ours, found = _opened(ours, self.nodes)
+            if not found and theirs not in (None, []):
+                return f"no {_NODES[self.nodes]} returned"
+            theirs, _ = _opened(theirs, self.nodes)
         if self.unordered_within:
             ours, theirs = _sorted_within(ours), _sorted_within(theirs)
         elif self.unordered and isinstance(ours, list) and isinstance(theirs, list):
@@ -96,6 +105,26 @@ class Equality:
         if type(ours) is not type(theirs):
             return False
         return ours == theirs or (ours != ours and theirs != theirs)
+
+
+def _opened(value: Any, nodes: str, depth: int = 0) -> tuple[Any, int]:
+    """`value` with its marked structures as plain lists, and how many there were.
+
+    An empty one is None in a program and [] in a test: None stands for both. Trees end with their last node.
+    """
+    found = 0
+    if isinstance(value, dict) and value.keys() == {nodes} and isinstance(value[nodes], list):
+        value, found = value[nodes], 1
+    if not isinstance(value, list) or depth > _MAX_DEPTH:
+        return value, found
+    items = []
+    for item in value:
+        item, inside = _opened(item, nodes, depth + 1)
+        items.append(item)
+        found += inside
+    while nodes == TREE and items and items[-1] is None:
+        items.pop()
+    return items or None, found
 
 
 def _sorted_within(value: Any, depth: int = 0) -> Any:

@@ -24,7 +24,7 @@ from typing import Any, Protocol, TypeVar
 from sandbox.cases import Limits, TestCase
 from sandbox.verdicts import CaseResult, Judgement, Verdict
 
-JUDGE_VERSION = 4  # raised whenever a verdict could come out differently for the same program, tests and limits
+JUDGE_VERSION = 5  # raised whenever a verdict could come out differently for the same program, tests and limits
 
 _log = logging.getLogger("sandbox")
 T = TypeVar("T")

@@ -39,12 +39,14 @@ def answer(token: bytes) -> bytes:
 
 
 def close(ours: bytes, theirs: bytes, tolerance: Decimal = Decimal("0.001")) -> bool:
-    """Within an absolute or relative tolerance; integers of more than 15 digits to the digit."""
+    """Within an absolute or relative tolerance; integers to the digit, as are those of more than 15 digits."""
     plain = rb"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
     if ours == theirs:
         return True
     if not re.fullmatch(plain, ours) or not re.fullmatch(plain, theirs):
         return False
+    if re.fullmatch(rb"[+-]?[0-9]+", theirs) and re.fullmatch(rb"[+-]?[0-9]+", ours):
+        return int(ours) == int(theirs)
     if re.fullmatch(rb"[+-]?[0-9]{16,}", theirs):
         return False
     a, b = Decimal(ours.decode()), Decimal(theirs.decode())

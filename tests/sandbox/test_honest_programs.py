@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 
 import pytest
@@ -458,6 +459,56 @@ def test_calls_return_plain_values(any_level: sandbox.Judge, name: str) -> None:
     code, call, arguments, value = CALLS[name]
     judgement = any_level.judge(code, [TestCase(arguments, value, call=call)])
     assert judgement.verdict is Verdict.AC, judgement
+
+
+_REVERSE = """class Solution:
+    def f(self, head: Optional[ListNode]):
+        last = None
+        while head:
+            head.next, last, head = last, head, head.next
+        return last
+"""
+_OWN_CLASS = """class ListNode:
+    def __init__(self, x):
+        self.val, self.next = x, None
+"""
+_INVERT = """class Solution:
+    def f(self, root: 'TreeNode') -> 'TreeNode':
+        if root:
+            root.left, root.right = self.f(root.right), self.f(root.left)
+        return root
+"""
+_LIST, _TREE = "Solution().f(make_linked_list(args[0]))", "Solution().f(make_tree(args[0]))"
+# name -> (program, checker, call, arguments, value, verdict)
+STRUCTURES = {
+    "linked_list": ("from typing import Optional\n" + _REVERSE, "linked_list", _LIST, "[[1, 2, 3]]", "[3, 2, 1]", Verdict.AC),
+    "linked_list_of_its_own_class": ("from typing import *\n" + _OWN_CLASS + _REVERSE, "linked_list", _LIST, "[[1, 2]]", "[2, 1]", Verdict.AC),
+    "linked_list_not_reversed": (_REVERSE.replace("Optional[ListNode]", "ListNode").replace("return last", "return None"), "linked_list", _LIST, "[[1, 2]]", "[2, 1]", Verdict.WA),
+    "linked_list_empty": (_REVERSE.replace("Optional[ListNode]", "ListNode"), "linked_list", _LIST, "[[]]", "[]", Verdict.AC),
+    "linked_list_in_a_ring": ("class Solution:\n    def f(self, head):\n        head.next = head\n        return head", "linked_list", _LIST, "[[1]]", "[1]", Verdict.RE),
+    "linked_list_given_as_a_list": ("class Solution:\n    def f(self, head): return [1]", "linked_list", _LIST, "[[1]]", "[1]", Verdict.WA),
+    "tree": (_INVERT, "tree", _TREE, "[[4, 2, 7, null, 3]]", "[4, 7, 2, null, null, 3]", Verdict.AC),
+    "tree_not_inverted": ("class Solution:\n    def f(self, root): return root", "tree", _TREE, "[[4, 2, 7]]", "[4, 7, 2]", Verdict.WA),
+    "tree_deep": ("class Solution:\n    def f(self, root): return root", "tree", _TREE, json.dumps([[1] + [None, 1] * 5000]), json.dumps([1] + [None, 1] * 5000), Verdict.AC),
+    "in_place": ("class Solution:\n    def f(self, a): a.sort()", "in_place", "Solution().f(*args)", "[[3, 1, 2]]", "[1, 2, 3]", Verdict.AC),
+    "in_place_bound_anew": ("class Solution:\n    def f(self, a): a = sorted(a)", "in_place", "Solution().f(*args)", "[[3, 1, 2]]", "[1, 2, 3]", Verdict.WA),
+    "in_place_with_more_arguments": ("def f(a, k): a[:] = a[k:] + a[:k]; return 7", "in_place", "f(*args)", "[[1, 2, 3], 1]", "[2, 3, 1]", Verdict.AC),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_lists_trees_and_changed_arguments_have_comparators(judge: sandbox.Judge, name: str) -> None:
+    code, checker, call, arguments, value, verdict = STRUCTURES[name]
+    judgement = judge.judge(code, [TestCase(arguments, value, call=call)], checker=checker)
+    assert judgement.verdict is verdict, judgement
+
+
+@pytest.mark.parametrize(("arguments", "call"), [("1", None), ("[]", "f(*args)"), ("", "f()")])
+def test_comparators_of_returned_values_need_a_call_that_fits(
+    judge: sandbox.Judge, arguments: str, call: str | None
+) -> None:
+    with pytest.raises(ValueError, match="every test needs"):
+        judge.judge("def f(*a): return 1", [TestCase(arguments, "1", call=call)], checker="in_place")
 
 
 def test_every_call_gets_fresh_arguments_and_a_fresh_namespace(any_level: sandbox.Judge) -> None:
