@@ -80,10 +80,11 @@ def light(problems: Sequence[Problem]) -> Iterable[Problem]:
 
 def batches(problems: Iterable[Problem], most: int, most_characters: int) -> Iterator[list[Problem]]:
     """Lists of up to `most` problems whose tests, programs and statements hold about `most_characters` at most."""
-    return weighed(problems, _characters, most, most_characters)
+    return weighed(problems, characters, most, most_characters)
 
 
-def _characters(problem: Problem) -> int:
+def characters(problem: Problem) -> int:
+    """Characters of its tests, programs and statement."""
     return (
         sum(test.characters for test in problem.tests)
         + sum(len(s.code) for s in problem.solutions)

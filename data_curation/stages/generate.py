@@ -7,7 +7,6 @@ Problems already done are kept beside the stage's output, so an interrupted run 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from data_curation.sources.files import read_parquet
 from data_curation.stages.judging import JudgeFailure, runnable_languages
 from data_curation.stages.kept_results import Kept, computed
 from data_curation.stages.result import SCRATCH, Dropped, Notes, Stage, Workplace
+from data_curation.stages.threads import waiting_threads
 from data_curation.storage import save_problems
 
 # a generator is given more than a solution is: it may build a large input slowly
@@ -39,7 +39,7 @@ def generate(problems: Sequence[Problem], options: GenerateOptions, work: Workpl
     made = work.folder / SCRATCH
     made.mkdir(parents=True, exist_ok=True)
     kept_results = Kept(partial(_file, made, options), _read, _save)
-    threads = len(os.sched_getaffinity(0))
+    threads = waiting_threads()
     generated, run = 0, 0
     for before, result in computed(
         partial(_outcome, options, languages), problems, kept_results, work, "generate", threads

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import sandbox
 from data_curation.schema import Problem, Solution, Test
 from data_curation.stages.result import Workplace, parts_of
+from data_curation.stages.threads import in_threads, waiting_threads
 
-WINDOW_PROGRAMS, WINDOW_BYTES = 1000, 64 << 20
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
 PART_PROGRAMS = 16  # programs in one call on another machine
 
@@ -49,16 +49,29 @@ def submission(problem: Problem, solution: Solution, tests: Sequence[Test] | Non
 def judge_all(
     submissions: Sequence[sandbox.Submission], work: Workplace, what: str
 ) -> Iterator[tuple[int, sandbox.Judgement]]:
-    """(index, judgement) of every submission as they finish, stopping each at its first failing test."""
+    """(index, judgement) of every submission, stopping each at its first failing test."""
+    yield from _twice(submissions, what, lambda some: work.track(_judged(some, work), len(some), what, "program"))
+
+
+def judge_few(submissions: Sequence[sandbox.Submission], what: str) -> Iterator[tuple[int, sandbox.Judgement]]:
+    """As `judge_all`, all at once and without a bar: for one of several threads."""
+    yield from _twice(submissions, what, lambda some: sandbox.as_completed(some, stop="first_failure"))
+
+
+def _twice(
+    submissions: Sequence[sandbox.Submission],
+    what: str,
+    judged: Callable[[Sequence[sandbox.Submission]], Iterable[tuple[int, sandbox.Judgement]]],
+) -> Iterator[tuple[int, sandbox.Judgement]]:
     failed: list[int] = []
-    for index, judgement in work.track(_judged(submissions, work), len(submissions), what, "program"):
+    for index, judgement in judged(submissions):
         if judgement.verdict.is_infrastructure:
             failed.append(index)
         else:
             yield index, judgement
     message = ""
     still_failing = 0
-    for position, judgement in _judged([submissions[index] for index in failed], work):
+    for position, judgement in judged([submissions[index] for index in failed]) if failed else ():
         if judgement.verdict.is_infrastructure:
             still_failing, message = still_failing + 1, judgement.message
         else:
@@ -71,19 +84,16 @@ def judge_all(
 
 
 def _judged(submissions: Sequence[sandbox.Submission], work: Workplace) -> Iterator[tuple[int, sandbox.Judgement]]:
-    """`sandbox.as_completed` in windows, so that large inputs are not all copied for the workers at once."""
+    """(index, judgement) in order; few are with the workers at once, so that large inputs are not all copied."""
     if work.machines is not None:
         yield from enumerate(chain.from_iterable(work.map(_judged_part, parts_of(submissions, PART_PROGRAMS))))
         return
-    start = 0
-    while start < len(submissions):
-        end, size = start, 0
-        while end < len(submissions) and end - start < WINDOW_PROGRAMS and size < WINDOW_BYTES:
-            size += sum(len(test.input) for test in submissions[end].tests)
-            end += 1
-        for index, judgement in sandbox.as_completed(submissions[start:end], stop="first_failure"):
-            yield start + index, judgement
-        start = end
+    for index, (_, judgement) in enumerate(in_threads(_judged_one, submissions, waiting_threads())):
+        yield index, judgement
+
+
+def _judged_one(submission: sandbox.Submission) -> sandbox.Judgement:
+    return sandbox.judge_batch([submission], stop="first_failure")[0]
 
 
 def _judged_part(submissions: Sequence[sandbox.Submission]) -> list[sandbox.Judgement]:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
-import sandbox
 from data_curation.schema import Problem
 from data_curation.stages.result import Result, Workplace, parts_of
+from data_curation.stages.threads import in_threads
+from data_curation.stored import characters
 
 PART = 4  # problems in one call on another machine
-AHEAD = 16  # problems a thread that may be begun before the first of them is done: a slow one holds up few others
+HELD_CHARACTERS = 32 << 20  # of tests, programs and statements of problems under way
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,9 @@ class Kept(Generic[Result]):
         return result
 
 
+NOT_KEPT: Kept[Any] = Kept(lambda problem: None, lambda file: None, lambda result, file: None)
+
+
 def computed(
     compute: Callable[[Problem], Result],
     problems: Sequence[Problem],
@@ -50,7 +51,7 @@ def computed(
 ) -> Iterator[tuple[Problem, Result]]:
     """Every problem with `compute` of it, in order: by threads here, or on the machines there are.
 
-    `compute` can be pickled. A few problems for every thread are held, whatever their number.
+    `compute` can be pickled. A few problems for every thread are held, fewer where their tests are large.
     """
 
     def once(problem: Problem) -> Result:
@@ -60,25 +61,8 @@ def computed(
     if work.machines is not None:
         yield from work.track(_elsewhere(compute, problems, kept, work), len(problems), what, "problem")
         return
-    executor = ThreadPoolExecutor(threads, thread_name_prefix=what)
-    under_way: deque[tuple[Problem, Future[Result]]] = deque()
-    try:
-        for problem in work.track(problems, len(problems), what, "problem"):
-            under_way.append((problem, executor.submit(once, problem)))
-            if len(under_way) == AHEAD * threads:
-                first, future = under_way.popleft()
-                yield first, future.result()
-        for first, future in under_way:
-            yield first, future.result()
-    except BaseException:  # Ctrl-C, too: the programs that the threads wait for may run for minutes
-        ending = threading.Thread(target=partial(executor.shutdown, cancel_futures=True))
-        ending.start()
-        while ending.is_alive():
-            sandbox.close()
-            ending.join(0.2)
-        raise
-    finally:
-        executor.shutdown()
+    tracked = work.track(problems, len(problems), what, "problem")
+    yield from in_threads(once, tracked, threads, weight=characters, most_weight=HELD_CHARACTERS)
 
 
 def _elsewhere(

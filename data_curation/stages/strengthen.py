@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +30,7 @@ from data_curation.stages.kept_results import Kept, computed
 from data_curation.stages.mutants import mutants
 from data_curation.stages.result import Notes, Stage, Workplace
 from data_curation.stages.stated_constraints import Constraints, promises, stated_constraints
+from data_curation.stages.threads import waiting_threads
 from data_curation.storage import save_bytes
 from sandbox import Verdict
 
@@ -86,7 +86,7 @@ def strengthen(
     made.mkdir(parents=True, exist_ok=True)
     languages = runnable_languages()
     kept_results = Kept(partial(_file, made, options), _read, _save)
-    threads = 2 * len(os.sched_getaffinity(0))
+    threads = waiting_threads()
     compute = partial(strengthened, options=options, languages=languages)
     found = []
     for problem, (tests, strength) in computed(compute, problems, kept_results, work, "strengthen", threads):

@@ -9,8 +9,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,14 @@ import sandbox
 from data_curation.config import VerifyOptions
 from data_curation.families import unit_hash
 from data_curation.schema import Problem, Solution
-from data_curation.stages.judging import Run, judge_all, runnable_languages, submission
+from data_curation.stages.judging import Run, judge_few, runnable_languages, submission
+from data_curation.stages.kept_results import NOT_KEPT, computed
 from data_curation.stages.result import Dropped, Notes, Stage, Workplace
-from data_curation.stages.second_look import Trial, fits, has_many_answers, may_change, raised_limit, speeds, trials
+from data_curation.stages.second_look import fits, has_many_answers, may_change, raised_limit, speeds, trials
 from data_curation.stages.thinning import thinned
-from data_curation.stored import batches
+from data_curation.stages.threads import waiting_threads
 
 JOURNAL = "journal.jsonl"
-# problems judged together: enough that the workers are seldom idle, few enough that their tests can be held
-BATCH_PROBLEMS, BATCH_CHARACTERS = 512, 32 << 20
 _TIME_OUTS = ("TLE", "ILE")
 _MISSING_MODULE = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 
@@ -60,41 +60,36 @@ def verify(problems: Sequence[Problem], options: VerifyOptions, work: Workplace,
     True-positive rate: share of accepted solutions the tests accept. True-negative rate: share of wrong solutions
     they reject. Figures give both over all problems that came in, dropped and repaired ones included as they came.
     """
-    journal = _Journal(work)
-    languages = runnable_languages()
+    journal = _Journal(work.folder / JOURNAL)
+    compute = partial(_verified, options, runnable_languages(), journal)
     outcomes: list[Outcome] = []
-    tracked = work.track(problems, len(problems), "verify", "problem")
-    for batch in batches(tracked, BATCH_PROBLEMS, BATCH_CHARACTERS):
-        found = _outcomes(batch, options, journal, languages)
-        for problem, outcome in found:
-            fault = _fault(outcome, options)
-            if fault is None:
-                yield problem
-            else:
-                notes.dropped.append(Dropped(problem.id, *fault))
-            outcomes.append(outcome)
+    for _, (problem, outcome, runs) in computed(compute, problems, NOT_KEPT, work, "verify", waiting_threads()):
+        journal.add(runs)
+        fault = _fault(outcome, options)
+        if fault is None:
+            yield problem
+        else:
+            notes.dropped.append(Dropped(problem.id, *fault))
+        outcomes.append(outcome)
     notes.rows = [asdict(outcome) for outcome in outcomes]
     notes.figures = _figures(outcomes)
 
 
-def _outcomes(
-    problems: Sequence[Problem], options: VerifyOptions, journal: _Journal, languages: frozenset[str]
-) -> list[tuple[Problem, Outcome]]:
-    """Each problem, thinned and repaired where need be, with what became of its solutions."""
-    slim = [_slim(problem, options) for problem in problems]
-    plan = [
-        (problem, solution)
-        for problem in slim
-        for solution in problem.solutions
-        if problem.tests and _is_run(problem, solution, options, languages)
-    ]
-    journal.judge([_Task(problem, solution) for problem, solution in plan], "programs")
-    again = [_Task(p, s, 2) for p, s in plan if s.verdict == "accepted" and may_change(s)] if options.repeat else []
-    journal.judge([task for task in again if journal[_Task(task.problem, task.solution)].verdict == "AC"], "repeat")
-    outcomes = [_outcome(problem, options, journal, languages) for problem in slim]
-    for outcome, before, after in zip(outcomes, problems, slim, strict=True):
-        outcome.thinned = len(before.tests) - len(after.tests)
-    return list(zip(_second_look(slim, outcomes, options, journal, languages), outcomes, strict=True))
+def _verified(
+    options: VerifyOptions, languages: frozenset[str], journal: _Journal, problem: Problem
+) -> tuple[Problem, Outcome, dict[str, Run]]:
+    """The problem, thinned and repaired where need be, what became of its solutions, and runs made elsewhere."""
+    slim = _slim(problem, options)
+    ours = [s for s in slim.solutions if slim.tests and _is_run(slim, s, options, languages)]
+    fresh = journal.judge([_Task(slim, solution) for solution in ours])
+    if options.repeat:
+        steady = [s for s in ours if s.verdict == "accepted" and may_change(s)]
+        again = [_Task(slim, s, 2) for s in steady if journal[_Task(slim, s)].verdict == "AC"]
+        fresh |= journal.judge(again)
+    outcome = _outcome(slim, options, journal, languages)
+    outcome.thinned = len(problem.tests) - len(slim.tests)
+    repaired, trials = _second_look(slim, outcome, options, journal, languages)
+    return repaired, outcome, {} if journal.is_here else fresh | trials
 
 
 def _slim(problem: Problem, options: VerifyOptions) -> Problem:
@@ -105,47 +100,38 @@ def _slim(problem: Problem, options: VerifyOptions) -> Problem:
 
 
 def _second_look(
-    problems: Sequence[Problem],
-    outcomes: Sequence[Outcome],
-    options: VerifyOptions,
-    journal: _Journal,
-    languages: frozenset[str],
-) -> list[Problem]:
-    """The problems, repaired where that can be done; notes repair or cause in the outcomes."""
-    runs: dict[int, list[tuple[Solution, Run]]] = {}
-    trying: list[tuple[int, Trial]] = []
-    for index, (problem, outcome) in enumerate(zip(problems, outcomes, strict=True)):
-        found = [(s, journal.get(_Task(problem, s))) for s in problem.solutions]
-        runs[index] = [(s, run) for s, run in found if run is not None and _is_run(problem, s, options, languages)]
-        outcome.speeds = [asdict(speed) for speed in speeds(problem, runs[index], options.limit_margin)]
-        if outcome.failure and not outcome.cause and options.repair:
-            trying += [(index, trial) for trial in trials(problem, runs[index], options.limit_stretch)]
-    journal.judge([_Task(t.problem, s) for _, t in trying for s in t.solutions], "second look")
-    result = list(problems)
-    for index, trial in trying:
-        outcome = outcomes[index]
+    problem: Problem, outcome: Outcome, options: VerifyOptions, journal: _Journal, languages: frozenset[str]
+) -> tuple[Problem, dict[str, Run]]:
+    """The problem, repaired where that can be done, and the runs it took; notes repair or cause in the outcome."""
+    found = [(s, journal.get(_Task(problem, s))) for s in problem.solutions]
+    runs = [(s, run) for s, run in found if run is not None and _is_run(problem, s, options, languages)]
+    outcome.speeds = [asdict(speed) for speed in speeds(problem, runs, options.limit_margin)]
+    if not outcome.failure or outcome.cause:
+        return problem, {}
+    trying = trials(problem, runs, options.limit_stretch) if options.repair else []
+    fresh = journal.judge([_Task(trial.problem, s) for trial in trying for s in trial.solutions])
+    for trial in trying:
         verdicts = [journal[_Task(trial.problem, solution)] for solution in trial.solutions]
-        if outcome.repair or not fits(trial, verdicts):
+        if not fits(trial, verdicts):
             continue
-        problem = trial.problem
+        repaired = trial.problem
         if trial.change == "limit":
-            found_speeds = speeds(problem, list(zip(trial.solutions, verdicts, strict=True)), options.limit_margin)
-            problem = raised_limit(problems[index], found_speeds)
+            found_speeds = speeds(repaired, list(zip(trial.solutions, verdicts, strict=True)), options.limit_margin)
+            repaired = raised_limit(problem, found_speeds)
             outcome.speeds = [asdict(speed) for speed in found_speeds]
-            if problem.cpu_s == problems[index].cpu_s:
+            if repaired.cpu_s == problem.cpu_s:
                 # within the old limit after all: a busy machine let it wait, and the problem is as it was
                 outcome.failure, outcome.accepted_passed, outcome.true_positive_rate = "", outcome.accepted, 1.0
-                continue
-            outcome.repair = f"limit {problems[index].cpu_s:g} s to {problem.cpu_s:g} s"
+                return problem, fresh
+            outcome.repair = f"limit {problem.cpu_s:g} s to {repaired.cpu_s:g} s"
         else:
-            outcome.repair = f"{trial.change} instead of {problems[index].checker}"
-        result[index] = problem.model_copy(update={"tags": [*problem.tags, f"repaired:{trial.change.split()[0]}"]})
-    for index, outcome in enumerate(outcomes):
-        if outcome.failure and not outcome.repair and not outcome.cause:
-            failing = {run.verdict for s, run in runs[index] if s.verdict == "accepted" and run.verdict != "AC"}
-            if failing <= {"WA", "PE"} and has_many_answers(problems[index]):
-                outcome.cause = "several answers are right"
-    return result
+            outcome.repair = f"{trial.change} instead of {problem.checker}"
+        tag = f"repaired:{trial.change.split()[0]}"
+        return repaired.model_copy(update={"tags": [*problem.tags, tag]}), fresh
+    failing = {run.verdict for s, run in runs if s.verdict == "accepted" and run.verdict != "AC"}
+    if failing <= {"WA", "PE"} and has_many_answers(problem):
+        outcome.cause = "several answers are right"
+    return problem, fresh
 
 
 @dataclass(frozen=True)
@@ -156,7 +142,7 @@ class _Task:
     solution: Solution
     times: int = 1
 
-    @property
+    @cached_property
     def key(self) -> str:
         text = f"{self.problem.fingerprint}\n{self.solution.language}\n{self.solution.verdict}\n{self.solution.code}"
         text += f"\n{self.times}" if self.times > 1 else ""
@@ -171,12 +157,23 @@ class _Task:
 
 
 class _Journal:
-    """The runs made so far, kept in a file beside the stage's output, so that an interrupted stage continues."""
+    """The runs made so far, kept in a file beside the stage's output, so that an interrupted stage continues.
 
-    def __init__(self, work: Workplace) -> None:
-        self._work = work
-        self._path = work.folder / JOURNAL
-        self._known = _read_journal(self._path)
+    Threads may share it. A copy on another machine knows what was run before; what is new there is in no file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path: Path | None = path
+        self._known = _read_journal(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_path": None, "_known": self._known}
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the one with the file."""
+        return self._path is not None
 
     def get(self, task: _Task) -> Run | None:
         return self._known.get(task.key)
@@ -184,18 +181,21 @@ class _Journal:
     def __getitem__(self, task: _Task) -> Run:
         return self._known[task.key]
 
-    def judge(self, tasks: Sequence[_Task], what: str) -> None:
-        """Runs the tasks that have not been run."""
+    def judge(self, tasks: Sequence[_Task]) -> dict[str, Run]:
+        """Runs the tasks that have not been run; these runs, by key."""
         new = {task.key: task for task in tasks if task.key not in self._known}
         keys = list(new)
         runs = [task.submission() for task in new.values()]
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as stream:
-            for index, judgement in judge_all(runs, self._work, what):
-                run = Run.of(judgement, len(runs[index].tests))
-                self._known[keys[index]] = run
-                stream.write(json.dumps([keys[index], *astuple(run)]) + "\n")
-                stream.flush()
+        for index, judgement in judge_few(runs, "verify"):
+            self.add({keys[index]: Run.of(judgement, len(runs[index].tests))})
+        return {key: self._known[key] for key in keys}
+
+    def add(self, runs: Mapping[str, Run]) -> None:
+        """Takes runs in, as they were made here or elsewhere."""
+        self._known.update(runs)
+        if self._path is not None and runs:
+            with self._path.open("a", encoding="utf-8") as stream:  # whole lines at the end, whichever thread
+                stream.write("".join(json.dumps([key, *astuple(run)]) + "\n" for key, run in runs.items()))
 
 
 def _read_journal(path: Path) -> dict[str, Run]:
