@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -98,13 +99,18 @@ def curate(
         for fault in faults_of_inputs(recipe):
             click.echo(f"# not usable yet: {fault}", err=True)
         return _show(recipe, out)
-    if address is None:
-        run(recipe, out, say=click.echo)
-    else:
-        from data_curation.cluster import RayData
+    from rlvr.sole_use import sole_use
 
-        with RayData(address) as machines:
-            run(recipe, out, say=click.echo, machines=machines)
+    with contextlib.ExitStack() as held:
+        machines = None
+        if address is not None:
+            from data_curation.cluster import RayData
+
+            machines = held.enter_context(RayData(address))
+        for fault in faults_of_inputs(recipe, ask_hub=True):
+            raise fault  # before there is a folder
+        held.enter_context(sole_use(out, "--out"))
+        run(recipe, out, say=click.echo, machines=machines)
     click.echo(f"{out}: train.parquet, heldout.parquet, dataset/, dropped.parquet, funnel.json, report.html")
 
 

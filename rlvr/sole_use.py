@@ -14,11 +14,11 @@ _LOCK = ".running"
 
 
 @contextlib.contextmanager
-def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
+def sole_use(folder: str | os.PathLike[str], key: str = "output_dir") -> Iterator[None]:
     """Keeps other runs out of `folder` while the body runs; a killed run keeps nobody out.
 
     Of several processes of one launch the first speaks for all. Where the file system has no locks nothing is kept.
-    Raises RecipeError naming the process that is there.
+    Raises RecipeError naming the process that is there; `key` is what would be changed to go elsewhere.
     """
     if os.environ.get("RANK", "0") != "0":
         yield
@@ -26,7 +26,7 @@ def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
     path = Path(folder) / _LOCK
     made = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path) as file:
+    with _locked(path, key) as file:
         os.truncate(file, 0)
         os.write(file, str(os.getpid()).encode())
         try:
@@ -39,7 +39,7 @@ def sole_use(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _locked(path: Path, key: str) -> Iterator[int]:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -49,7 +49,7 @@ def _locked(path: Path) -> Iterator[int]:
                 owner = path.read_text() if path.exists() else ""
                 who = f"process {owner}" if owner else "another process"
                 raise RecipeError(
-                    f"{path.parent}: {who} is running here; wait for it, or choose another output_dir"
+                    f"{path.parent}: {who} is running here; wait for it, or choose another {key}"
                 ) from None
             except OSError:  # no locks on this file system
                 yield file

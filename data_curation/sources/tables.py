@@ -26,8 +26,11 @@ Rows = Iterator[tuple[int | None, Any]]  # (row number from 1, value, or the Row
 _GZIP = b"\x1f\x8b"
 BATCH_ROWS = 64  # of parquet files decoded at a time, at most
 BATCH_BYTES = 16 << 20
-BUFFER_BYTES = 1 << 20  # of each column read ahead
+BUFFER_BYTES = 1 << 20  # of each column, or of a text, read ahead
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
+_DECODER = json.JSONDecoder()
+_LONGEST_WORD = 16  # more than "-Infinity" or an escape, which may be cut at the end of what was read
+_REST_LOST = "what follows in the file is lost"
 ENDINGS = (*_JSON_ENDINGS, ".parquet", ".arrow", ".zip")
 
 
@@ -61,7 +64,7 @@ def json_rows(path: Path) -> Rows:
         raw.seek(0)
         if not packed and path.name.casefold().endswith(".gz") and path.stat().st_size:
             raise RowError(path, None, "its name ends in .gz, but it is not a gzip file")
-        yield from _json_stream(cast(IO[bytes], stack.enter_context(gzip.open(raw)) if packed else raw), path)
+        yield from _json_stream(cast(io.BufferedReader, stack.enter_context(gzip.open(raw)) if packed else raw), path)
 
 
 def parquet_rows(path: Path, source: Any = None) -> Rows:
@@ -110,7 +113,9 @@ def zip_rows(path: Path) -> Rows:
 def _member_rows(packed: IO[bytes], path: Path, name: str) -> Rows:
     if name.endswith(_JSON_ENDINGS):
         with ExitStack() as stack:
-            unpacked = cast(IO[bytes], stack.enter_context(gzip.open(packed)) if name.endswith(".gz") else packed)
+            unpacked = cast(
+                io.BufferedReader, stack.enter_context(gzip.open(packed)) if name.endswith(".gz") else packed
+            )
             yield from _json_stream(unpacked, path)
         return
     read: Callable[[Path, Any], Rows] = parquet_rows if name.endswith(".parquet") else arrow_rows
@@ -135,34 +140,119 @@ def _batched(batches: Iterator[pa.RecordBatch]) -> Rows:
             yield row, batch.slice(start, 1).to_pylist()[0]
 
 
-def _json_stream(stream: IO[bytes], path: Path) -> Rows:
+def _json_stream(stream: io.BufferedReader, path: Path) -> Rows:
     row = 0
     try:
-        first = stream.readline().removeprefix(codecs.BOM_UTF8)
-        if first.lstrip()[:1] == b"[":  # one array in the file: there is no streaming it with the standard library
-            yield from _array(first + stream.read(), path)
+        if stream.peek(3).startswith(codecs.BOM_UTF8):
+            stream.read(len(codecs.BOM_UTF8))
+        if stream.peek(1).lstrip()[:1] == b"[":
+            for row, value in array_items(stream, path):
+                yield row, value
             return
-        line = first
-        while line:
+        for line in stream:
             row += 1
             if line.strip():
                 yield row, _parsed(path, row, line)
-            line = stream.readline()
     except (OSError, EOFError, zlib.error) as error:
         raise RowError(path, row + 1, f"cannot be unpacked after this row: {error}") from None
 
 
-def _array(body: bytes, path: Path) -> Rows:
-    value = _parsed(path, 1, body)
-    if isinstance(value, RowError):
-        # lines that are arrays themselves: not rows of any known layout, but each is named
-        for row, line in enumerate(io.BytesIO(body), start=1):
-            if line.strip():
-                yield row, _parsed(path, row, line)
-    elif all(isinstance(item, dict) for item in value):
-        yield from enumerate(value, start=1)
-    else:
-        yield 1, value
+def array_items(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
+    """(row number from 1, item) of a JSON array; at most one item and a buffer are held, whatever the file's size.
+
+    After an item that is no JSON nothing more can be told apart: its RowError is the last. The standard decoder reads
+    each item, so that numbers of any length, NaN and messages are those of JSON lines.
+    """
+    text = _Text(stream)
+    row = 0
+    try:
+        text.take("[")
+        if text.take("]"):
+            return
+        while True:
+            row += 1
+            with long_integers():
+                item = text.item()
+            yield row, item
+            if not text.take(","):
+                break
+        if not text.take("]"):
+            yield row + 1, RowError(path, row + 1, f"not JSON: expected , or ] after row {row}; {_REST_LOST}")
+        elif not text.ended():
+            yield (
+                row + 1,
+                RowError(path, row + 1, "more after the array's end; rows are one array, or a line each"),
+            )
+    except UnicodeDecodeError as error:
+        wrong = f"not UTF-8 text: byte 0x{error.object[error.start]:02x}; {_REST_LOST}"
+        yield max(1, row), RowError(path, max(1, row), wrong)
+    except json.JSONDecodeError as error:
+        yield row, RowError(path, row, f"not JSON: {error.msg}; {_REST_LOST}")
+    except (RecursionError, ValueError) as error:
+        yield row, RowError(path, row, f"not usable JSON: {error}; {_REST_LOST}")
+
+
+class _Text:
+    """The text of a stream, from the place reached so far; more of it is read when it is needed."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+        self._fault: Exception | None = None  # comes up when all before it has been used
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+        self._held, self._at = "", 0
+
+    def ended(self) -> bool:
+        """Whether only blanks are left."""
+        while True:
+            while self._at < len(self._held) and self._held[self._at] in " \t\r\n":
+                self._at += 1
+            if self._at < len(self._held):
+                return False
+            if not self._more(BUFFER_BYTES):
+                return True
+
+    def take(self, sign: str) -> bool:
+        """Whether the next sign is this one, which is then passed."""
+        found = not self.ended() and self._held[self._at] == sign
+        self._at += found
+        return found
+
+    def item(self) -> Any:
+        """The JSON value that begins here; JSONDecodeError if it is none."""
+        self.ended()
+        wanted = BUFFER_BYTES
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._held, self._at)
+                length = end - self._at
+                # 1 may be the beginning of 1.5
+                cut = isinstance(value, int | float) and end > len(self._held) - _LONGEST_WORD
+            except json.JSONDecodeError as error:
+                cut = error.msg.startswith("Unterminated") or error.pos > len(self._held) - _LONGEST_WORD
+                if not cut or not self._more(wanted):
+                    raise
+            else:
+                if not cut or not self._more(wanted):
+                    self._at += length
+                    return value
+            wanted = 2 * wanted  # so that a long item is looked at few times
+
+    def _more(self, size: int) -> bool:
+        """Reads `size` bytes more; False at the end of the stream. Raises what is wrong with the bytes that follow."""
+        body = bytearray()
+        try:
+            while not self._fault and len(body) < size and (part := self._stream.read1(size - len(body))):
+                body += part
+        except (OSError, EOFError, zlib.error) as error:
+            self._fault = error
+        try:
+            text = self._decoder.decode(body, final=not body and not self._fault)
+        except UnicodeDecodeError as error:
+            self._fault, text = error, error.object[: error.start].decode("utf-8")
+        if self._fault and not text:
+            raise self._fault
+        self._held, self._at = self._held[self._at :] + text, 0
+        return bool(body)
 
 
 def _parsed(path: Path, row: int, line: bytes) -> Any:

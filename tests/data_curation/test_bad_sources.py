@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import subprocess
@@ -174,6 +175,25 @@ def test_a_dry_run_names_what_is_not_there_and_reads_nothing(tmp_path):
     )
     assert found.returncode == 0 and "# not usable yet: none.jsonl: no such file" in found.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["config.dry-run.yaml"]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"sources: ['{write(tmp_path / 'a.jsonl', LINE)}']\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    with (out / ".running").open("w") as there:
+        fcntl.flock(there, fcntl.LOCK_EX)
+        there.write("77")
+        there.flush()
+        found = subprocess.run(
+            [sys.executable, "-m", "rlvr.cli", "curate", "--config", recipe, "--out", out],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert found.returncode == 2 and [path.name for path in out.iterdir()] == [".running"]
+    assert f"{out}: process 77 is running here; wait for it, or choose another --out" in found.stderr
 
 
 def test_an_output_that_is_a_file_is_refused(tmp_path):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from data_curation import Problem, Test, storage
+from data_curation.sources import RowError, tables
 from data_curation.stored import StoredProblems
 
 ROWS, ROW_MB, ALLOWED_MB = 130, 1, 64
@@ -44,6 +49,12 @@ def large_file(path: Path) -> Path:
     if path.name.endswith(".gz"):
         with gzip.open(path, "wb", compresslevel=1) as file:
             file.writelines(lines())
+    elif path.suffix == ".json":
+        with path.open("wb") as file:
+            file.write(b"[")
+            for n, row in enumerate(rows()):
+                file.write((b"," if n else b"") + json.dumps(row).encode())
+            file.write(b"]")
     elif path.suffix == ".zip":
         with (
             zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -61,13 +72,68 @@ def large_file(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.zip", "rows.parquet"])
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.json", "rows.zip", "rows.parquet"])
 def test_a_large_source_is_read_in_little_memory(tmp_path, name):
     path = large_file(tmp_path / name)
     found = subprocess.run([sys.executable, "-c", COUNT, path], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     count, growth = map(int, found.stdout.split())
     assert count == ROWS and growth < ALLOWED_MB < ROWS * ROW_MB / 2
+
+
+LOST = "; what follows in the file is lost"
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(VALUES), st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
+def test_an_array_read_in_pieces_is_the_array(items, indent, ascii_only, piece):
+    body = json.dumps(items, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    assume(b"\xed" not in body)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "BUFFER_BYTES", piece)
+        assert [item for _, item in tables.array_items(BufferedReader(BytesIO(body)), Path("a.json"))] == items
+
+
+@pytest.mark.parametrize(
+    ("body", "good", "said"),
+    [
+        (b'[{"a": 1}, {"a": }, {"a": 3}]', 1, f"row 2: not JSON: Expecting value{LOST}"),
+        (b'[{"a": 1}, {"a": 2}', 2, f"row 3: not JSON: expected , or ] after row 2{LOST}"),
+        (
+            b'[{"a": 1}, {"a": "2',
+            1,
+            f"row 2: not JSON: Unterminated string starting at{LOST}",
+        ),
+        (b'[{"a": 1}]\n[{"a": 2}]\n', 1, "row 2: more after the array's end; rows are one array, or a line each"),
+        (b'[{"a": 1}, {"a": "\xff"}]', 1, f"row 2: not UTF-8 text: byte 0xff{LOST}"),
+    ],
+)
+def test_the_row_where_an_array_breaks_is_named_and_those_before_it_are_read(tmp_path, body, good, said):
+    (tmp_path / "a.json").write_bytes(body)
+    found = [value for _, value in tables.json_rows(tmp_path / "a.json")]
+    assert found[:-1] == [{"a": n + 1} for n in range(good)]
+    assert str(found[-1]) == f"{tmp_path / 'a.json'}: {said}"
+
+
+def test_an_array_in_a_cut_gzip_file_gives_the_rows_before_the_cut(tmp_path):
+    rows = [{"a": n, "b": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(5000)]
+    packed = gzip.compress(json.dumps(rows).encode())
+    (tmp_path / "a.json.gz").write_bytes(packed[: len(packed) // 2])
+    read = []
+    with pytest.raises(RowError, match=r"row \d+: cannot be unpacked after this row: Compressed file ended") as raised:
+        for _, value in tables.json_rows(tmp_path / "a.json.gz"):
+            read.append(value)
+    assert 2000 < len(read) < 3000 and read == rows[: len(read)] and raised.value.row == len(read) + 1
+
+
+def test_an_integer_of_many_digits_in_an_array_is_read(tmp_path):
+    (tmp_path / "a.json").write_text(f'\ufeff [{{"n": {"7" * 9000}}}, {{"n": NaN}}]', encoding="utf-8")
+    (_, first), (row, second) = tables.json_rows(tmp_path / "a.json")
+    assert first["n"] % 10 == 7 and row == 2 and second["n"] != second["n"]
 
 
 def test_stored_problems_are_a_sequence_that_reads_what_it_is_asked_for(tmp_path, monkeypatch):
