@@ -30,7 +30,7 @@ BUFFER_BYTES = 1 << 20  # of each column, or of a text, read ahead
 _JSON_ENDINGS = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
 _DECODER = json.JSONDecoder()
 _LONGEST_WORD = 16  # more than "-Infinity" or an escape, which may be cut at the end of what was read
-_REST_LOST = "what follows in the file is lost"
+_REST_LOST = "what follows cannot be read"
 ENDINGS = (*_JSON_ENDINGS, ".parquet", ".arrow", ".zip")
 
 
@@ -160,7 +160,7 @@ def _json_stream(stream: io.BufferedReader, path: Path) -> Rows:
 def array_items(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, Any]]:
     """(row number from 1, item) of a JSON array; at most one item and a buffer are held, whatever the file's size.
 
-    After an item that is no JSON nothing more can be told apart: its RowError is the last. The standard decoder reads
+    After an item that is no JSON nothing more can be told apart: RowError ends the reading. The standard decoder reads
     each item, so that numbers of any length, NaN and messages are those of JSON lines.
     """
     text = _Text(stream)
@@ -177,19 +177,18 @@ def array_items(stream: io.BufferedReader, path: Path) -> Iterator[tuple[int, An
             if not text.take(","):
                 break
         if not text.take("]"):
-            yield row + 1, RowError(path, row + 1, f"not JSON: expected , or ] after row {row}; {_REST_LOST}")
-        elif not text.ended():
-            yield (
-                row + 1,
-                RowError(path, row + 1, "more after the array's end; rows are one array, or a line each"),
-            )
+            raise RowError(path, row + 1, f"not JSON: expected , or ] after row {row}; {_REST_LOST}")
+        if not text.ended():
+            raise RowError(path, row + 1, "more after the array's end; rows are one array, or a line each")
     except UnicodeDecodeError as error:
         wrong = f"not UTF-8 text: byte 0x{error.object[error.start]:02x}; {_REST_LOST}"
-        yield max(1, row), RowError(path, max(1, row), wrong)
+        raise RowError(path, max(1, row), wrong) from None
     except json.JSONDecodeError as error:
-        yield row, RowError(path, row, f"not JSON: {error.msg}; {_REST_LOST}")
+        raise RowError(path, row, f"not JSON: {error.msg}; {_REST_LOST}") from None
+    except RowError:
+        raise
     except (RecursionError, ValueError) as error:
-        yield row, RowError(path, row, f"not usable JSON: {error}; {_REST_LOST}")
+        raise RowError(path, row, f"not usable JSON: {error}; {_REST_LOST}") from None
 
 
 class _Text:
