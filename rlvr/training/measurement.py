@@ -14,6 +14,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from rlvr.rewards import GradingStream
+from rlvr.training.faults import writing
 
 MEASURED = "pre_grpo.json"
 
@@ -88,5 +89,6 @@ def _outcomes(trainer: Any, keys: list[str]) -> list[tuple[float | None, str]]:
 
 def _write(outcomes: Mapping[str, list[float | None]], path: Path) -> None:
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(outcomes))
-    temporary.replace(path)
+    with writing(f"{path.name}, the measured pass rates,", path.parent):
+        temporary.write_text(json.dumps(outcomes))
+        temporary.replace(path)
