@@ -59,7 +59,7 @@ class PeakMemory:
     """
 
     def __enter__(self) -> PeakMemory:
-        self.gib = 0.0
+        self.gib = 0.0 if shutil.which("nvidia-smi") else math.nan
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -70,11 +70,8 @@ class PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        if shutil.which("nvidia-smi") is None:
-            self.gib = math.nan
-            return
         command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits", "--id=0"]
-        while not self._over.wait(1.0):
+        while not math.isnan(self.gib) and not self._over.wait(1.0):
             found = subprocess.run(command, capture_output=True, text=True).stdout.split()
             if not found or not found[0].isdigit():
                 self.gib = math.nan
@@ -181,19 +178,20 @@ def main() -> None:
     kept = options.out / "results.json"
     results: dict[str, dict[str, float]] = json.loads(kept.read_text())["runs"] if kept.exists() else {}
     for model in options.models:
+        label = model if options.smoke is None else "smoke"
         if options.smoke is None:
             rlvr("models", "fetch", model)
         for policy, overrides in POLICIES.items():
-            folder = options.out / f"{model}-{policy}"
+            folder = options.out / f"{label}-{policy}"
             train, evaluate = commands(model, folder, overrides, options)
             with PeakMemory() as peak:
                 rlvr(*train)
             rlvr(*evaluate)
             evaluated = json.loads((folder / "evaluation" / "results.json").read_text())["results"]
-            before = results.get(f"{model}, {policy}", {}).get("peak GiB", 0.0)  # a finished run only reads its results
-            row = summary(folder, rates) | {"peak GiB": max(before, peak.gib)}
+            before = results.get(f"{label}, {policy}", {}).get("peak GiB", 0.0)  # a finished run only reads its results
+            row = summary(folder, rates) | {"peak GiB": peak.gib if math.isnan(peak.gib) else max(before, peak.gib)}
             row["pass@1"] = next(iter(evaluated.values()))["pass@1"]
-            results[f"{model}, {policy}"] = row
+            results[f"{label}, {policy}"] = row
             kept.write_text(json.dumps({"card": name, "runs": results}, indent=1))
     print(f"\n{name}{'' if rates else ': its bandwidth is not in the table, so no roofline'}")
     columns = list(dict.fromkeys(key for row in results.values() for key in row))

@@ -53,7 +53,7 @@ def test_one_call_goes_from_problems_to_the_table_with_a_small_model(tmp_path: P
         done = subprocess.run([*command, "--out", str(tmp_path / "out")], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         table = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
-        assert [row[0] for row in table] == ["| run", "| smollm2-135m, uniform", "| smollm2-135m, knapsack"]
+        assert [row[0] for row in table] == ["| run", "| smoke, uniform", "| smoke, knapsack"]
         assert {"step", "generate", "grade", "update", "roofline generate", "roofline update"} <= set(table[0])
 
 
