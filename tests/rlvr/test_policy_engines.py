@@ -319,6 +319,33 @@ def test_a_real_vllm_server_takes_over_weights_exactly(vllm_python, wide_warm_mo
     assert any(line["grad_norm"] > 0 for line in lines[:-1])  # so the weights did move between syncs
 
 
+@pytest.mark.slow
+def test_a_real_vllm_in_the_trainers_process_takes_over_weights_every_step(
+    vllm_python, wide_warm_model, problems_file, tmp_path
+):
+    colocate = {"use_vllm": True, "vllm_mode": "colocate", "learning_rate": 0.02, "max_steps": 3}
+    extra = {"vllm_gpu_memory_utilization": 0.1, "vllm_max_model_length": 256}
+    run = recipe(wide_warm_model, problems_file, tmp_path / "run", grpo={**colocate, "extra": extra})
+    file = tmp_path / "recipe.json"
+    file.write_text(run.model_dump_json())
+    done = subprocess.run(
+        [vllm_python, "-m", "rlvr.cli", "train", "--config", str(file)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[2]),
+            "VLLM_CPU_KVCACHE_SPACE": "1",
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        },
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = metrics(tmp_path / "run")
+    assert len(lines) == 3 and any(line["grad_norm"] > 0 for line in lines[:-1])
+    assert all(line["sampling/logprob_gap"] < 0.02 for line in lines)  # stale weights: 0.1 and more
+
+
 def test_sampling_takes_the_threads_the_recipe_gives_it_and_hands_them_back(
     warm_model, problems_file, tmp_path, monkeypatch
 ):
