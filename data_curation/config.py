@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -133,12 +133,19 @@ class DifficultyOptions(_Options):
     """Where difficulty comes from: the source's label or rating, or measured pass rates."""
 
     samples: Path | None = None  # JSONL: {"problem_id", "passed", "samples"}, or {"problem_id", "program"} to be judged
+    policy: dict[str, Any] | None = None  # sampled by `rlvr curate`: model or endpoint, engine, prompt, sampling, seed
     rollouts: Annotated[int, Field(ge=1)] = 8  # programs asked of the policy for every problem, where one is passed in
     minimum_samples: Annotated[int, Field(ge=1)] = 4
     credible: Annotated[float, Field(gt=0, lt=1)] = 0.9  # mass of the interval of a pass rate
     drop_always_solved: bool = True  # only with samples: such groups give no signal; false marks them
     drop_never_solved: bool = False  # false marks them
     relabel: bool = False  # replace the source's label by one from the pass rate
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> DifficultyOptions:
+        if self.samples is not None and self.policy is not None:
+            raise ValueError("difficulty: give samples or a policy to sample from, not both")
+        return self
 
 
 class SplitOptions(_Options):

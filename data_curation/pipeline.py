@@ -79,6 +79,8 @@ def curate(
     """
     for fault in faults_of_inputs(config, ask_hub=True):
         raise fault
+    if config.difficulty.policy is not None and sampler is None:
+        raise ValueError("difficulty.policy is sampled from by `rlvr curate`; in Python pass curate(..., sampler=)")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: the output is a folder, and this is a file")

@@ -95,6 +95,13 @@ def curate(
     from data_curation.inputs import faults_of_inputs
     from data_curation.pipeline import curate as run
 
+    measured: dict[str, Any] = {}
+    if recipe.difficulty.policy is not None:
+        from rlvr.evaluation.curation_policy import policy_recipe, policy_sampler
+
+        policy = policy_recipe(recipe)
+        if policy is not None and not dry_run:
+            measured["sampler"], measured["policy"] = policy_sampler(policy)
     if dry_run:
         for fault in faults_of_inputs(recipe):
             click.echo(f"# not usable yet: {fault}", err=True)
@@ -110,7 +117,7 @@ def curate(
         for fault in faults_of_inputs(recipe, ask_hub=True):
             raise fault  # before there is a folder
         held.enter_context(sole_use(out, "--out"))
-        run(recipe, out, say=click.echo, machines=machines)
+        run(recipe, out, say=click.echo, machines=machines, **measured)
     click.echo(f"{out}: train.parquet, heldout.parquet, dataset/, dropped.parquet, funnel.json, report.html")
 
 

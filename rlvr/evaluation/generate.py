@@ -182,7 +182,7 @@ def _draw(
 ) -> None:
     together = source.draws_together
     rows = [(batch, item) for batch in batches for item in batch.items if together or item not in known]
-    seeds = [seed * 1_000_003 + batch.number if together else _seed(seed, item) for batch, item in rows]
+    seeds = [seed * 1_000_003 + batch.number if together else item_seed(seed, item) for batch, item in rows]
 
     def answered(row: int, text: str, tokens: int, finish_reason: str) -> None:
         batch, item = rows[row]
@@ -202,7 +202,7 @@ def _draw(
     source.draw([prompts[item.problem_id] for _, item in rows], rows[0][1].greedy, seeds, answered)
 
 
-def _seed(seed: int, item: Item) -> int:
+def item_seed(seed: int, item: Item) -> int:
     """A seed below 2**31 that only this sample of this problem has."""
     digest = hashlib.sha256(f"{seed} {item.problem_id} {item.sample} {item.greedy}".encode()).digest()
     return int.from_bytes(digest[:8], "big") % 2**31
