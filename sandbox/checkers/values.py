@@ -46,6 +46,8 @@ class Equality:
             if not found and theirs not in (None, []):
                 return f"no {_NODES[self.nodes]} returned"
             theirs, _ = _opened(theirs, self.nodes)
+        elif isinstance(ours, dict) and (kind := next(iter(ours), "")) in _NODES:
+            return f"a {_NODES[kind]} was returned: checker {kind.strip('_')} compares those"
         if self.unordered_within:
             ours, theirs = _sorted_within(ours), _sorted_within(theirs)
         elif self.unordered and isinstance(ours, list) and isinstance(theirs, list):

@@ -155,6 +155,11 @@ def test_returned_values(output: str, expected: str, spec: str, accepted: bool) 
     assert (message is None) is accepted
 
 
+def test_a_checker_that_does_not_fit_the_returned_structure_is_named() -> None:
+    message = checkers.find("tokens").compare_values(b'{"__tree__": [1]}', b"[1]")
+    assert message == "a tree was returned: checker tree compares those"
+
+
 @pytest.mark.parametrize(
     "spec",
     [
