@@ -227,6 +227,26 @@ def test_a_killed_evaluation_continues_without_loss_or_duplicates(sums_file: Pat
     assert results.cost.generate_s > 0
 
 
+def test_an_evaluation_killed_while_it_grades_grades_the_rest_only(sums_file: Path, tmp_path: Path) -> None:
+    out, slow = tmp_path / "out", "import time\ntime.sleep(0.2)\n"
+    rows = [{"problem_id": p.id, "program": slow + p.solutions[0].code} for p in PROBLEMS for _ in range(4)]
+    recipe = recipe_for(sums_file, out, samples=str(write_rows(tmp_path / "mine.jsonl", rows)))
+    process = subprocess.Popen([sys.executable, "-c", KILLED, recipe.model_dump_json()], stderr=subprocess.DEVNULL)
+    journal, deadline = out / "graded.jsonl", time.time() + 120
+    while not (journal.exists() and journal.read_text().count('"verdict"') >= 3) and time.time() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    header, *known = journal.read_text().splitlines(keepends=True)
+    assert 3 <= len(known) < 20 and not (out / "results.json").exists()
+    journal.write_text(header + "".join(row.replace('"message": ""', '"message": "as it was"') for row in known))
+    results = evaluate(recipe)
+    records = read_samples(out)
+    assert len(records) == len({record.key for record in records}) == 20
+    assert sum(record.message == "as it was" for record in records) == len(known)  # not judged again
+    assert results.results["sums"].pass_at[1].value == 1.0
+
+
 def test_a_local_model_gives_the_same_samples_after_a_kill(
     warm_model: Path, problems_file: Path, tmp_path: Path
 ) -> None:
