@@ -221,6 +221,13 @@ def summary(results: Results) -> list[str]:
         if metrics.infrastructure_errors:
             lost = f"{metrics.infrastructure_errors} samples have no verdict and count nowhere"
             lines.append(f"{suite}: {lost}; samples.jsonl says why of each")
+        found = results.config.get("contamination") or {}
+        for count, what in (
+            (found.get("overlapping_problems"), "are in the training data"),
+            (found.get("problems_before_cutoff"), "are from before the model's data cutoff"),
+        ):
+            if count:
+                lines.append(f"WARNING: {suite}: {count} of {metrics.problems} problems {what}")
     cost = results.cost
     lines.append(f"cost: {cost.tokens:,} tokens, {cost.generate_s:.0f} s generating, {cost.grade_s:.0f} s grading")
     return lines

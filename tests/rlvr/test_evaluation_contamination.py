@@ -13,6 +13,7 @@ from sums import PROBLEMS, make_problem, recipe_for, sample_rows, write_rows
 
 from data_curation import Problem, save_problems
 from data_curation.builtin.pipelines import pipeline_demonstrations, pipeline_problems
+from rlvr.commands.evaluate import summary
 from rlvr.config import PromptSection
 from rlvr.evaluation.contamination import Overlap, ancestry, overlapping
 from rlvr.evaluation.evaluate import evaluate
@@ -166,6 +167,10 @@ def test_training_problems_in_the_suite_are_found_and_said(
     assert "sum/3 ~ other/9" in said and "2 of 5 problems are from before the model's data cutoff" in said
     found = results.config["contamination"]
     assert found["overlapping_problems"] == 2 and found["problems_before_cutoff"] == 2
+    assert [line for line in summary(results) if "WARNING" in line] == [  # again beside the figures, hours later
+        "WARNING: sums: 2 of 5 problems are in the training data",
+        "WARNING: sums: 2 of 5 problems are from before the model's data cutoff",
+    ]
     overlaps = json.loads((out / "contamination.json").read_text())["overlaps"]
     assert [(o["problem_id"], o["why"]) for o in overlaps] == [("sum/1", "statement"), ("sum/3", "words")]
 
