@@ -19,6 +19,7 @@ from rlvr.evaluation.journal import Journal
 from rlvr.rollouts.prompts import completion_text
 
 GENERATIONS = "generations.jsonl"
+_MARK_EVERY_S = 5.0
 NO_ROOM = "no_room"  # finish reason of a prompt that the model's context cannot hold; its text says why
 
 
@@ -146,11 +147,14 @@ class _Clock:
     def __init__(self, journal: Journal) -> None:
         self.journal, self.total, self._mark = journal, 0.0, time.perf_counter()
 
-    def mark(self) -> None:
+    def mark(self, at_least: float = 0.0) -> None:
+        """Writes what has passed since the last time, if that is so many seconds."""
         now = time.perf_counter()
-        spent, self._mark = now - self._mark, now
-        self.total += spent
-        self.journal.append([{"seconds": round(spent, 3)}])
+        spent = now - self._mark
+        if spent >= at_least:
+            self._mark = now
+            self.total += spent
+            self.journal.append([{"seconds": round(spent, 3)}])
 
 
 def _parts(batches: list[_Batch], together: bool) -> Iterator[list[_Batch]]:
@@ -195,11 +199,14 @@ def _draw(
             journal.append([known[item].to_row()])
         bar.update(1)
         batch.missing -= 1
+        clock.mark(_MARK_EVERY_S)  # where all is drawn at once, batches are complete late and together
         if batch.missing == 0:
-            clock.mark()
             done([known[item] for item in batch.items])
 
-    source.draw([prompts[item.problem_id] for _, item in rows], rows[0][1].greedy, seeds, answered)
+    try:
+        source.draw([prompts[item.problem_id] for _, item in rows], rows[0][1].greedy, seeds, answered)
+    finally:
+        clock.mark()
 
 
 def item_seed(seed: int, item: Item) -> int:

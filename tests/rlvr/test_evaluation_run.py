@@ -193,7 +193,9 @@ def test_judging_anew_goes_on_after_a_kill(sums_file: Path, tmp_path: Path, monk
 KILLED = """
 import sys, time
 from rlvr.config import EvaluationRecipe
+from rlvr.evaluation import generate
 from rlvr.evaluation.evaluate import evaluate
+generate._MARK_EVERY_S = 0.1
 evaluate(EvaluationRecipe.model_validate_json(sys.argv[1]))
 """
 
@@ -215,8 +217,10 @@ def test_a_killed_evaluation_continues_without_loss_or_duplicates(sums_file: Pat
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         before = len(requests)
-        answered = (out / "generations.jsonl").read_text().count('"problem_id"')
-        assert 4 <= answered <= before
+        journal = (out / "generations.jsonl").read_text()
+        answered = journal.count('"problem_id"')
+        spent = [json.loads(line)["seconds"] for line in journal.splitlines() if '"seconds"' in line]
+        assert 4 <= answered <= before and sum(spent) >= 0.3 * (answered - 1)
         with (out / "graded.jsonl").open("a") as file:
             file.write('{"problem_id": "sum/0", "samp')  # a line cut short
         results = evaluate(recipe)
@@ -224,7 +228,7 @@ def test_a_killed_evaluation_continues_without_loss_or_duplicates(sums_file: Pat
     records = read_samples(out)
     assert len(records) == len({r.key for r in records}) == 15
     assert results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
-    assert results.cost.generate_s > 0
+    assert results.cost.generate_s > sum(spent)
 
 
 def test_an_evaluation_killed_while_it_grades_grades_the_rest_only(sums_file: Path, tmp_path: Path) -> None:
