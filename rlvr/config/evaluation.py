@@ -47,6 +47,7 @@ class EndpointSection(Strict):
 
     url: str  # up to and with /v1
     model: str
+    name: str | None = None  # what tells it from other servers, where its address may change; default: the address
     api_key_env: str = "OPENAI_API_KEY"
     concurrency: int = Field(default=16, ge=1)
     tries: int = Field(default=10, ge=1)  # of one request, with pauses that grow to a minute: three minutes in all

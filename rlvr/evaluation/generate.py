@@ -94,8 +94,8 @@ def generate(
     sampler: Callable[[], Sampler],
     done: Callable[[list[Generation]], None],
 ) -> float:
-    """Draws what `generations.jsonl` lacks and returns the seconds of all drawing. `done` gets every batch, old or new,
-    once it is complete.
+    """Draws what `generations.jsonl` lacks and returns the seconds of all drawing. `done` gets what was there, and then
+    what is drawn, as it comes and about a batch at a time.
 
     The result is that of a run never interrupted: where an engine draws a batch together, a batch of which anything
     is missing is drawn whole and only what is missing is kept; elsewhere each sample has a seed of its own. `sampler`
@@ -113,48 +113,73 @@ def generate(
     batches = list(planned(problems, prompts, recipe))
     bar = tqdm(total=sum(map(len, batches)), desc=f"{recipe.suite}: generate", unit="sample", file=sys.stderr,
                mininterval=interval())  # fmt: skip
+    drawing = _Drawing(journal, known, bar, done, recipe.sampling.batch_size)
     try:
         todo = []
         for number, batch in enumerate(batches):
-            missing = [item for item in batch if item not in known]
-            bar.update(len(batch) - len(missing))
-            if missing:
-                todo.append(_Batch(batch, number, len(missing)))
-            else:
-                done([known[item] for item in batch])
+            there = [known[item] for item in batch if item in known]
+            bar.update(len(there))
+            if there:
+                done(there)
+            if len(there) < len(batch):
+                todo.append(_Batch(batch, number))
         if todo:
             source = sampler()
-            clock = _Clock(journal)
+            drawing.start()
             for part in _parts(todo, source.draws_together):
-                _draw(part, prompts, source, recipe.seed, journal, known, bar, done, clock)
-            seconds += clock.total
+                _draw(part, prompts, source, recipe.seed, drawing)
     finally:
         bar.close()
         journal.close()
-    return seconds
+    return seconds + drawing.seconds
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Batch:
     items: list[Item]
     number: int
-    missing: int
 
 
-class _Clock:
-    """Seconds since it was made, written into the journal piece by piece so that a kill loses few of them."""
+class _Drawing:
+    """What is drawn and how long it takes: on disk as it comes, so that a kill loses little, and given to `done` by
+    groups of `size`, whichever samples they are of: where all are drawn at once, a batch is complete late."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal, self.total, self._mark = journal, 0.0, time.perf_counter()
+    def __init__(
+        self, journal: Journal, known: dict[Item, Generation], bar: Any, done: Callable[[list[Generation]], None],
+        size: int,
+    ) -> None:  # fmt: skip
+        self.journal, self.known, self.bar, self.done, self.size = journal, known, bar, done, size
+        self.seconds = 0.0
+        self._fresh: list[Generation] = []
+        self.start()
 
-    def mark(self, at_least: float = 0.0) -> None:
-        """Writes what has passed since the last time, if that is so many seconds."""
+    def start(self) -> None:
+        self._mark = time.perf_counter()
+
+    def keep(self, generation: Generation) -> None:
+        """Takes a new sample. A refused one is not written: it is asked for again when the evaluation goes on."""
+        self.known[generation.item] = generation
+        if generation.refused is None:
+            self.journal.append([generation.to_row()])
+        self.bar.update(1)
+        self._fresh.append(generation)
+        if time.perf_counter() - self._mark >= _MARK_EVERY_S:
+            self.mark()
+        if len(self._fresh) >= self.size:
+            self.hand_over()
+
+    def mark(self) -> None:
+        """Writes the seconds since the last time."""
         now = time.perf_counter()
-        spent = now - self._mark
-        if spent >= at_least:
-            self._mark = now
-            self.total += spent
-            self.journal.append([{"seconds": round(spent, 3)}])
+        spent, self._mark = now - self._mark, now
+        self.seconds += spent
+        self.journal.append([{"seconds": round(spent, 3)}])
+
+    def hand_over(self) -> None:
+        """Gives what is new to `done`."""
+        if self._fresh:
+            fresh, self._fresh = self._fresh, []
+            self.done(fresh)
 
 
 def _parts(batches: list[_Batch], together: bool) -> Iterator[list[_Batch]]:
@@ -173,40 +198,25 @@ def interval() -> float:
     return 0.5 if sys.stderr.isatty() else 15.0
 
 
-def _draw(
-    batches: list[_Batch],
-    prompts: dict[str, Any],
-    source: Sampler,
-    seed: int,
-    journal: Journal,
-    known: dict[Item, Generation],
-    bar: Any,
-    done: Callable[[list[Generation]], None],
-    clock: _Clock,
-) -> None:
-    together = source.draws_together
+def _draw(batches: list[_Batch], prompts: dict[str, Any], source: Sampler, seed: int, drawing: _Drawing) -> None:
+    together, known = source.draws_together, drawing.known
     rows = [(batch, item) for batch in batches for item in batch.items if together or item not in known]
     seeds = [seed * 1_000_003 + batch.number if together else item_seed(seed, item) for batch, item in rows]
 
     def answered(row: int, text: str, tokens: int, finish_reason: str) -> None:
-        batch, item = rows[row]
+        item = rows[row][1]
         if item in known:
             return
-        if finish_reason == NO_ROOM:  # not kept: asked again when the evaluation goes on, perhaps with more room
-            known[item] = Generation(item, "", 0, "stop", refused=text)
+        if finish_reason == NO_ROOM:
+            drawing.keep(Generation(item, "", 0, "stop", refused=text))
         else:
-            known[item] = Generation(item, text, tokens, finish_reason)
-            journal.append([known[item].to_row()])
-        bar.update(1)
-        batch.missing -= 1
-        clock.mark(_MARK_EVERY_S)  # where all is drawn at once, batches are complete late and together
-        if batch.missing == 0:
-            done([known[item] for item in batch.items])
+            drawing.keep(Generation(item, text, tokens, finish_reason))
 
     try:
         source.draw([prompts[item.problem_id] for _, item in rows], rows[0][1].greedy, seeds, answered)
     finally:
-        clock.mark()
+        drawing.mark()
+    drawing.hand_over()
 
 
 def item_seed(seed: int, item: Item) -> int:

@@ -31,7 +31,8 @@ def identity_of(recipe: EvaluationRecipe, problems: Iterable[Problem], in_memory
         return identity | {"samples": hashlib.sha256(path.read_bytes()).hexdigest()[:16]}
     sampling = recipe.sampling.model_dump(mode="json", exclude={"k", "threads"})
     if recipe.endpoint is not None:
-        return identity | {"model": recipe.endpoint.model, "endpoint": recipe.endpoint.url, "sampling": sampling}
+        name = recipe.endpoint.name or recipe.endpoint.url
+        return identity | {"model": recipe.endpoint.model, "endpoint": name, "sampling": sampling}
     assert recipe.model is not None
     engine = {"engine": recipe.engine, "dtype": recipe.model.dtype, "engine_options": recipe.engine_options}
     weights = None if in_memory else _weights(recipe.model, Path(recipe.output_dir))

@@ -108,6 +108,20 @@ def test_a_dead_endpoint_is_reported_never_scored_and_what_came_is_kept(
     assert len(read_samples(out)) == 15 and results.results["sums"].pass_at[1].value == pytest.approx(3 / 5)
 
 
+def test_a_server_that_moved_is_the_same_by_its_name(sums_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def dying(body: dict[str, Any], number: int) -> tuple[int, str]:
+        return solver(body, number) if number < 6 else (503, "")
+
+    with serving(dying) as (url, _), pytest.raises(EndpointFailure):
+        evaluate(recipe_for(sums_file, out, **asking(url, concurrency=1, tries=1)))
+    with serving(solver) as (other, requests):
+        results = evaluate(recipe_for(sums_file, out, **asking(other, name=url)))
+    assert len(requests) == 15 - 6
+    assert_whole(out, results)
+
+
 SERVER = """
 import sys, threading, time
 from endpoint_server import serving
@@ -325,19 +339,25 @@ def test_a_prompt_longer_than_the_servers_context_counts_nowhere_and_is_named(
         evaluate(recipe_for(sums_file, tmp_path / "none", **asking(url)))
 
 
-def test_no_request_waits_for_the_slowest_of_a_batch(sums_file: Path, tmp_path: Path) -> None:
-    others = threading.Event()
+def test_neither_requests_nor_verdicts_wait_for_the_slowest_of_a_batch(sums_file: Path, tmp_path: Path) -> None:
+    others, out, graded = threading.Event(), tmp_path / "out", 0
 
     def straggling(body: dict[str, Any], number: int) -> tuple[int, str]:
+        nonlocal graded
         if number == 0:
-            assert others.wait(60)
+            assert others.wait(120)
         if number == 9:  # the last of all samples; batches are of 4
+            deadline = time.monotonic() + 60
+            while graded < 8 and time.monotonic() < deadline:
+                graded = (out / "graded.jsonl").read_text().count('"verdict"')
+                time.sleep(0.02)
             others.set()
         return solver(body, number)
 
     with serving(straggling) as (url, requests):
-        evaluate(recipe_for(sums_file, tmp_path / "out", **asking(url, concurrency=2)))
-    assert len(requests) == 15 and others.is_set()
+        results = evaluate(recipe_for(sums_file, out, **asking(url, concurrency=2)))
+    assert len(requests) == 15 and others.is_set() and graded == 8
+    assert_whole(out, results)
 
 
 def test_a_sample_has_the_same_seed_in_a_run_that_was_stopped(sums_file: Path, tmp_path: Path) -> None:
