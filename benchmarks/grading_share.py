@@ -8,6 +8,9 @@ difference of two steps is what grading adds. The policy is tiny: it writes a pr
 takes minutes, so nothing here hides a verdict for long. `--paces` makes every decoding step at least that many
 milliseconds longer, asleep, as a step on an accelerator leaves the CPU: then the judge has cores, as beside a GPU.
 
+A third pass sleeps for as long as the judge computed, a rollout at a time in each of its workers, before it tells a
+verdict it knows: what the same judge would add if it had cores of its own, which few machines can show otherwise.
+
 Wall times, so other work on the machine counts: of `--rounds` passes over the same step the fastest is taken. The CPU
 seconds of the judge a step, over the wall seconds of its sampling, say how many cores it wants.
 """
@@ -22,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +91,31 @@ class Told:
         return None
 
 
+class Elsewhere(Told):
+    """Knows every verdict, and tells it after the CPU time that one took: a judge that shares no core with us."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.seconds = 0.0
+        self._workers = ThreadPoolExecutor(arguments[2].workers)
+        self._cost_s = sum(Judged.cpu_s) / sum(map(len, Judged.calls))
+        self._begun: list[Future[None]] = []
+
+    def begin(self, problem: Problem, completion: str) -> Future[None]:  # type: ignore[override]
+        self._begun.append(self._workers.submit(time.sleep, self._cost_s))
+        return self._begun[-1]
+
+    def grade(self, problems: Sequence[Problem], completions: Sequence[str], stream: Any = None) -> list[GradedRollout]:
+        started = time.perf_counter()
+        for problem, completion in list(zip(problems, completions, strict=True))[len(self._begun) :]:
+            self.begin(problem, completion)
+        for verdict in self._begun:
+            verdict.result()
+        self._begun = []
+        self.seconds += time.perf_counter() - started
+        return super().grade(problems, completions)
+
+
 def recipe(options: argparse.Namespace, folder: Path) -> GRPORecipe:
     return GRPORecipe.model_validate(
         {
@@ -135,23 +164,31 @@ def fastest(rounds: list[list[dict[str, Any]]], name: str) -> list[float]:
 
 
 def measured(options: argparse.Namespace, pace_ms: float) -> dict[str, float]:
-    judged, told, cpu = [], [], []
+    judged, told, elsewhere, cpu = [], [], [], []
     for _ in range(options.rounds):
         judged.append(trained(options, Judged, pace_ms))
         cpu.append(Judged.cpu_s[1:])
         told.append(trained(options, Told, pace_ms))
+        elsewhere.append(trained(options, Elsewhere, pace_ms))
     if any(line["reward"] != other["reward"] for line, other in zip(judged[0], told[0], strict=True)):
         raise SystemExit("the two runs sampled different rollouts: nothing can be said")
-    with_judge, without = fastest(judged, "step_time"), fastest(told, "step_time")
+    without = fastest(told, "step_time")
+
+    def added(rounds: list[list[dict[str, Any]]]) -> float:
+        return statistics.median(a / b - 1 for a, b in zip(fastest(rounds, "step_time"), without, strict=True))
+
+    def waited(rounds: list[list[dict[str, Any]]]) -> float:
+        steps = zip(fastest(rounds, "time/grade"), fastest(rounds, "step_time"), strict=True)
+        return statistics.median(a / b for a, b in steps)
+
     return {
-        "step without": statistics.median(without),
-        "step with": statistics.median(with_judge),
-        "added": statistics.median(a / b - 1 for a, b in zip(with_judge, without, strict=True)),
-        "waited": statistics.median(
-            a / b for a, b in zip(fastest(judged, "time/grade"), fastest(judged, "step_time"), strict=True)
-        ),
-        "judge CPU": statistics.median(min(values) for values in zip(*cpu, strict=True)),
+        "step": statistics.median(without),
         "sampling": statistics.median(fastest(told, "time/generate")),
+        "judge CPU": statistics.median(min(values) for values in zip(*cpu, strict=True)),
+        "added here": added(judged),
+        "waited here": waited(judged),
+        "added elsewhere": added(elsewhere),
+        "waited elsewhere": waited(elsewhere),
     }
 
 
@@ -170,13 +207,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     found = {pace: measured(options, pace) for pace in map(float, options.paces.split(","))}
     print(f"\n{os.cpu_count()} CPUs, {options.workers} judge worker(s), {options.rollouts} rollouts a step")
-    print("| longer by | step, no grading | step, judged | added | waited | judge CPU s | cores it wants |")
-    print("|" + " ---: |" * 7)
+    print("| longer by | step without | of it sampling | judge CPU | added, waited | added, waited: own cores |")
+    print("|" + " ---: |" * 6)
     for pace, row in found.items():
-        cells = [
-            f"{pace:g} ms", f"{row['step without']:.2f} s", f"{row['step with']:.2f} s", f"{row['added']:.1%}",
-            f"{row['waited']:.1%}", f"{row['judge CPU']:.2f}", f"{row['judge CPU'] / row['sampling']:.2f}",
-        ]  # fmt: skip
+        cells = [f"{pace:g} ms", *(f"{row[name]:.2f} s" for name in ("step", "sampling", "judge CPU"))]
+        cells += [f"{row[f'added {where}']:.1%}, {row[f'waited {where}']:.1%}" for where in ("here", "elsewhere")]
         print("| " + " | ".join(cells) + " |")
     print(json.dumps({f"{pace:g}": row for pace, row in found.items()}))
 
