@@ -330,7 +330,7 @@ def test_checkers_are_bounded_in_what_output_can_do_to_them(checker: str, name: 
     output, expected = HOSTILE_OUTPUTS[name], b"42 1.5\n" * 1000
     found = checkers.find(checker)
     before = time.process_time()
-    assert found.compare(output, expected) is not None
+    assert found.returned_only or found.compare(output, expected) is not None
     for value in (b"42", b"[1, 2]", b"1.5"):
         try:
             assert found.compare_values(output, value) is not None
