@@ -48,6 +48,7 @@ class WeightsFromFile:
             report["loaded"] = None if loaded is None else sorted(loaded)
             return loaded
 
+        repack_experts_anew(model)
         with safe_open(paths[0], "pt") as file:
             version = int((file.metadata() or {})["version"])
         self._policy_version = None  # until all of it is there
@@ -63,6 +64,19 @@ class WeightsFromFile:
     def policy_version(self) -> dict[str, int | None]:
         """The `version` of the weights in force; None: those the server was started with."""
         return {"version": self._policy_version}  # vLLM's server turns whatever is no dictionary into a string
+
+
+def repack_experts_anew(model: Any) -> None:
+    """To be called before a reload: on CPU vLLM packs experts when it makes their kernel, and the kernel of an earlier
+    load would take the new weights unpacked."""
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    for module in model.modules():
+        method: Any = getattr(module, "quant_method", None)
+        if getattr(method, "moe_kernel", None) is not None:
+            method.moe_kernel = None
 
 
 def repack_embeddings(model: Any) -> None:

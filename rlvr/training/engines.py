@@ -16,7 +16,7 @@ from rlvr.config import GRPORecipe, RecipeError
 from rlvr.moe.layout import expert_blocks
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
 from rlvr.rollouts.sampling import sample, torch_threads
-from rlvr.rollouts.vllm_extension import repack_embeddings
+from rlvr.rollouts.vllm_extension import repack_embeddings, repack_experts_anew
 from rlvr.rollouts.vllm_server import VLLMFileServer
 from rlvr.training.lora import merged_tensors
 from rlvr.training.policy_weights import as_in_checkpoints, policy_weights, shards_weights, weights_size
@@ -179,6 +179,8 @@ def reload_in_process(generation: Any) -> None:
         torch.cuda.empty_cache()
         llm.wake_up(tags=["weights"])
         generation._llm_weights_sleeping = False
+    model = llm.llm_engine.model_executor.driver_worker.model_runner.get_model()
+    repack_experts_anew(model)
     llm.collective_rpc("reload_weights", kwargs={"weights_iterator": generation._iter_named_params()})
-    repack_embeddings(llm.llm_engine.model_executor.driver_worker.model_runner.get_model())
+    repack_embeddings(model)
     llm.reset_prefix_cache()

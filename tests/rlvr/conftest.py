@@ -7,7 +7,9 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads do not survive a fork, which some tests need
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -75,13 +77,21 @@ def warm_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, demon
 
 
 @pytest.fixture
-def wide_warm_model(tmp_path: Path, demonstrations: list[dict[str, str]], demonstrations_file: Path) -> Path:
-    """The same with attention heads of 32 numbers, the narrowest that vLLM's kernels for CPUs take."""
+def wide_warm_model(
+    tmp_path: Path, demonstrations: list[dict[str, str]], demonstrations_file: Path
+) -> Callable[[str], Path]:
+    """The same for a family, with attention heads of 32 numbers, the narrowest that vLLM's kernels for CPUs take."""
     from rlvr.models import build_tiny_policy
 
-    texts = [row["prompt"] + row["completion"] for row in demonstrations]
-    tiny = build_tiny_policy(texts, tmp_path / "tiny", vocab_size=640, hidden=64, layers=2, heads=2, mlp=96)
-    return warmed(tiny, demonstrations_file, tmp_path / "sft")
+    def build(family: str) -> Path:
+        sizes: dict[str, Any] = {"vocab_size": 640, "hidden": 64, "layers": 2, "heads": 2, "mlp": 96}
+        if family != "llama":
+            sizes |= {"experts": 8, "top_k": 2, "expert_mlp": 32}
+        texts = [row["prompt"] + row["completion"] for row in demonstrations]
+        tiny = build_tiny_policy(texts, tmp_path / f"tiny-{family}", family=family, **sizes)
+        return warmed(tiny, demonstrations_file, tmp_path / f"sft-{family}")
+
+    return build
 
 
 def warmed(model: Path, demonstrations: Path, folder: Path) -> Path:

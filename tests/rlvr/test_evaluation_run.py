@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -408,7 +409,7 @@ def test_exit_codes_tell_bad_input_from_a_failure_on_the_way(sums_file: Path, tm
 
 @pytest.mark.slow
 def test_samples_drawn_by_a_real_vllm(
-    vllm_python: str, wide_warm_model: Path, problems_file: Path, tmp_path: Path
+    vllm_python: str, wide_warm_model: Callable[[str], Path], problems_file: Path, tmp_path: Path
 ) -> None:
     """Greedy completions are those of transformers; sampled ones are the same when the first half is drawn alone."""
     suite = tmp_path / "pipelines.yaml"
@@ -416,7 +417,15 @@ def test_samples_drawn_by_a_real_vllm(
         "suite: pipelines\ndescription: tiny\ndata: {problems: '{data}', limit: 6}\nprompt: {style: plain}\n"
         "sampling: {n: 2, k: [1], max_completion_length: 24, batch_size: 4}\n"
     )
-    shared = ("--suite", str(suite), "--data", str(problems_file), "--model", str(wide_warm_model), "judge.workers=1")
+    shared = (
+        "--suite",
+        str(suite),
+        "--data",
+        str(problems_file),
+        "--model",
+        str(wide_warm_model("llama")),
+        "judge.workers=1",
+    )
     options = "engine_options={enforce_eager: true, max_model_len: 256, gpu_memory_utilization: 0.1}"
     environment = {
         **os.environ,

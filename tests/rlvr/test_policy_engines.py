@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import multiprocessing
@@ -259,63 +260,56 @@ def test_unknown_lengths_come_first_then_the_longest(expected):
     assert sorted(order) == list(range(len(expected))) and lengths == sorted(lengths, reverse=True)
 
 
-@pytest.mark.slow
-def test_a_real_vllm_server_takes_over_weights_exactly(vllm_python, wide_warm_model, problems_file, tmp_path):
+@contextlib.contextmanager
+def real_vllm(python: str, model: Path, log: Path, *options: str) -> Iterator[str]:
+    """The address of a vLLM server for training, once it answers."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    root = Path(__file__).parents[2]
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
     environment = {
         **os.environ,
-        "PYTHONPATH": str(root),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
-    options = "--dtype float32 --enforce-eager --gpu-memory-utilization 0.1 --max-model-len 256"
-    with (tmp_path / "vllm.log").open("w") as log:
-        process = subprocess.Popen(
-            [
-                vllm_python,
-                "-m",
-                "rlvr.rollouts.vllm_server",
-                "--model",
-                wide_warm_model,
-                "--port",
-                str(port),
-                *options.split(),
-            ],
-            env=environment,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    fixed = ["--dtype", "float32", "--enforce-eager", "--gpu-memory-utilization", "0.1", "--max-model-len", "256"]
+    command = [python, "-m", "rlvr.rollouts.vllm_server", "--model", str(model), "--port", url.rpartition(":")[2]]
+    with log.open("w") as file:
+        process = subprocess.Popen([*command, *fixed, *options], env=environment, stdout=file, stderr=subprocess.STDOUT)
         try:
             deadline = time.monotonic() + 1800
             while True:
-                assert process.poll() is None, (tmp_path / "vllm.log").read_text()[-3000:]
-                assert time.monotonic() < deadline, (tmp_path / "vllm.log").read_text()[-3000:]
+                assert process.poll() is None, log.read_text()[-3000:]
+                assert time.monotonic() < deadline, log.read_text()[-3000:]
                 try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
+                    urllib.request.urlopen(f"{url}/health", timeout=5)
                     break
                 except OSError:
                     time.sleep(1)
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/server_info?config_format=json") as answer:
-                # where the refusal of moving experts looks
-                assert json.load(answer)["vllm_config"]["parallel_config"]["enable_eplb"] is False
-            run = recipe(
-                wide_warm_model,
-                problems_file,
-                tmp_path / "run",
-                grpo=by_file(f"http://127.0.0.1:{port}", learning_rate=0.02, max_steps=3, problems_per_step=6),
-            )
-            train_grpo(run)
+            yield url
         finally:
             process.terminate()
             try:
                 process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "glm4_moe"])
+def test_a_real_vllm_server_takes_over_weights_exactly(vllm_python, wide_warm_model, problems_file, tmp_path, family):
+    moe = {} if family == "llama" else {"moe": {"replay": "r2"}}
+    model = wide_warm_model(family)
+    with real_vllm(vllm_python, model, tmp_path / "vllm.log") as url:
+        with urllib.request.urlopen(f"{url}/server_info?config_format=json") as answer:
+            # where the refusal of moving experts looks
+            assert json.load(answer)["vllm_config"]["parallel_config"]["enable_eplb"] is False
+        grpo = by_file(url, learning_rate=0.02, max_steps=3, problems_per_step=6)
+        shaped = {"overlong_buffer": 18}
+        train_grpo(recipe(model, problems_file, tmp_path / "run", grpo=grpo, reward=shaped, **moe))
     lines = metrics(tmp_path / "run")
     assert len(lines) == 3 and all(line["sampling/logprob_gap"] < 1e-3 for line in lines)
+    assert all(line["sync/canary_gap"] < 1e-3 for line in lines)
     assert any(line["grad_norm"] > 0 for line in lines[:-1])  # so the weights did move between syncs
 
 
@@ -325,7 +319,7 @@ def test_a_real_vllm_in_the_trainers_process_takes_over_weights_every_step(
 ):
     colocate = {"use_vllm": True, "vllm_mode": "colocate", "learning_rate": 0.02, "max_steps": 3}
     extra = {"vllm_gpu_memory_utilization": 0.1, "vllm_max_model_length": 256}
-    run = recipe(wide_warm_model, problems_file, tmp_path / "run", grpo={**colocate, "extra": extra})
+    run = recipe(wide_warm_model("llama"), problems_file, tmp_path / "run", grpo={**colocate, "extra": extra})
     file = tmp_path / "recipe.json"
     file.write_text(run.model_dump_json())
     done = subprocess.run(
