@@ -75,7 +75,7 @@ def build_tiny_policy(
         num_key_value_heads=heads,
         max_position_embeddings=max_positions,
         initializer_range=0.04,
-        tie_word_embeddings=True,
+        tie_word_embeddings=family != "glm4_moe",  # whose output head vLLM never ties
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

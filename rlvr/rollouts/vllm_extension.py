@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ class WeightsFromFile:
                 if not (tied and name.endswith("lm_head.weight"))  # its own parameter here, filled from the embedding
             }
             loaded = load(weights)
-            report["loaded"] = None if loaded is None else sorted(loaded)
+            if loaded is not None:
+                report["loaded"] = sorted(_as_held(name, report["parameters"]) for name in loaded)
             return loaded
 
         repack_experts_anew(model)
@@ -64,6 +65,13 @@ class WeightsFromFile:
     def policy_version(self) -> dict[str, int | None]:
         """The `version` of the weights in force; None: those the server was started with."""
         return {"version": self._policy_version}  # vLLM's server turns whatever is no dictionary into a string
+
+
+def _as_held(name: str, parameters: Container[str]) -> str:
+    """A name the loader reports as the engine holds it: fused experts lie one module deeper than vLLM's loaders say."""
+    module, _, last = name.rpartition(".")
+    inner = f"{module}.routed_experts.{last}"
+    return inner if name not in parameters and inner in parameters else name
 
 
 def repack_experts_anew(model: Any) -> None:

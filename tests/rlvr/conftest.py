@@ -86,7 +86,7 @@ def wide_warm_model(
     def build(family: str) -> Path:
         sizes: dict[str, Any] = {"vocab_size": 640, "hidden": 64, "layers": 2, "heads": 2, "mlp": 96}
         if family != "llama":
-            sizes |= {"experts": 8, "top_k": 2, "expert_mlp": 32}
+            sizes |= {"hidden": 128, "heads": 4, "experts": 8, "top_k": 2, "expert_mlp": 64}
         texts = [row["prompt"] + row["completion"] for row in demonstrations]
         tiny = build_tiny_policy(texts, tmp_path / f"tiny-{family}", family=family, **sizes)
         return warmed(tiny, demonstrations_file, tmp_path / f"sft-{family}")
