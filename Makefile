@@ -12,7 +12,7 @@ STAMP  := $(VENV)/.installed
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install quickstart test test-fast lint format clean
+.PHONY: install quickstart test test-fast test-thorough lint format clean
 
 install: $(STAMP)
 
@@ -32,7 +32,10 @@ test: lint
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest $(ARGS)
 
 test-fast: lint
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -m 'not gpu and not slow' $(ARGS)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -m 'not gpu and not slow and not thorough' $(ARGS)
+
+test-thorough: $(STAMP)
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -m thorough $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -168,7 +168,7 @@ def test_interrupted_by_ctrl_c_it_says_how_to_continue_and_leaves_nothing_half_w
     assert not (out / "sft" / "final").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_with_experts_the_road_is_the_same_and_the_report_shows_their_load(tmp_path):
     out = tmp_path / "run"
     smaller = [

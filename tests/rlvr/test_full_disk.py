@@ -120,9 +120,9 @@ def on_a_small_disk(moment: str, run: GRPORecipe, kept: Path) -> None:
     ("moment", "steps"),
     [
         ("the rollouts", [2]),
-        pytest.param("the metrics", [2], marks=pytest.mark.slow),
+        pytest.param("the metrics", [2], marks=pytest.mark.thorough),
         ("checkpoint-4", [2]),
-        pytest.param("its state", [2], marks=pytest.mark.slow),
+        pytest.param("its state", [2], marks=pytest.mark.thorough),
         ("the model that training ends with", [2, 4, 6, 8]),
     ],
 )

@@ -33,7 +33,7 @@ def test_without_a_gpu_the_comparison_is_refused_in_one_line(tmp_path: Path) -> 
     assert "no nvidia-smi on this machine" in done.stderr.splitlines()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_one_call_goes_from_problems_to_the_table_with_a_small_model(tmp_path: Path, warm_model: Path) -> None:
     mbpp = tmp_path / "mbpp.jsonl"
     tasks = [  # in MBPP's layout; the ids decide which are held out

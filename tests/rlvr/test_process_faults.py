@@ -43,8 +43,8 @@ def whole(settings) -> Path:
     ("sickness", "named"),
     [
         ("killed", "Signal 9 (SIGKILL)"),
-        ("judge", "the judge failed on"),
-        ("not a number", "the loss is nan"),
+        pytest.param("judge", "the judge failed on", marks=pytest.mark.thorough),
+        pytest.param("not a number", "the loss is nan", marks=pytest.mark.thorough),
     ],
 )
 def test_one_process_that_falls_ill_ends_the_launch_by_name_and_the_run_continues(sickness, named, settings, whole):

@@ -89,7 +89,7 @@ def test_sharded_training_is_that_of_whole_weights_and_resumes_exactly(sharding,
     assert lines(cut)[-1]["loss"] == lines(ours)[-1]["loss"]
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("sharding", ["fsdp2", "zero2", "zero3"])
 def test_an_engine_is_given_the_whole_of_sharded_weights(sharding, settings, tmp_path):
     if sharding.startswith("zero"):
@@ -105,7 +105,7 @@ def test_an_engine_is_given_the_whole_of_sharded_weights(sharding, settings, tmp
         assert line["sampling/logprob_gap"] < 1e-4 and line["sync/canary_gap"] < 1e-5 and line["grad_norm"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.parametrize("sharding", ["fsdp2", "zero2", "zero3"])
 def test_a_gradient_that_is_no_number_is_left_out_of_sharded_weights_and_ends_the_launch(sharding, settings, tmp_path):
     """Of one process only; DeepSpeed looks at gradients and applies them in one go, so it has to leave them out."""
