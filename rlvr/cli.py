@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 
 import click
@@ -59,12 +62,13 @@ def cli() -> None:
 @DRY_RUN
 def quickstart(config: Path | None, model: str, overrides: tuple[str, ...], dry_run: bool) -> None:
     """Walk the whole road with a tiny model on this machine, in minutes."""
-    from rlvr.config import QuickstartRecipe, load_recipe, require_folder
+    from rlvr.config import QuickstartRecipe, load_recipe, require_folder, require_same_run
     from rlvr.config.quickstart import MODELS
 
     overrides = (*MODELS[model], *overrides)
     recipe = load_recipe(QuickstartRecipe, config or CONFIGS / "quickstart.yaml", overrides)
     require_folder("output_dir", recipe.output_dir)
+    require_same_run(recipe, Path(recipe.output_dir))
     if dry_run:
         return _show(recipe, recipe.output_dir)
     from rlvr.quickstart import quickstart as run
@@ -297,17 +301,45 @@ def _is_users_to_mend(error: Exception) -> bool:
     return any(origin.is_relative_to(root / package) for package in ("sandbox", "data_curation", "rlvr"))
 
 
+# Errors of the system after which a run goes on: a disk that was full, gone or read-only.
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
 def _trouble_of_the_system(error: Exception) -> str | None:
-    """A full disk or a missing right as one line; None for any other error."""
+    """A full disk, a missing right or a port in use as one line; None for any other error."""
     reason = why_unwritten(error)
-    name = getattr(error, "filename", None)
-    return f"{reason}: {name}" if reason and name else reason
+    if reason is None:
+        return None
+    if name := getattr(error, "filename", None):
+        path = Path(os.fsdecode(name)) if isinstance(name, str | bytes) else None
+        hidden = path is not None and path.name.startswith(".")  # the unfinished form of a file
+        reason = f"{reason}: {path.parent if path is not None and hidden else name}"
+    passing = not isinstance(error, OSError) or error.errno in _PASSING
+    return f"{reason}; the same command continues once that is mended" if passing else reason
+
+
+class _Terminated(BaseException):
+    """SIGTERM: what has begun is cleared away on the way out."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    if os.getpid() == _PROCESS:
+        raise _Terminated
+    os.kill(os.getpid(), number)  # a fork, which inherited this
+
+
+_PROCESS = os.getpid()
 
 
 def main() -> None:
     """Entry point: 0 done, 2 wrong input, 1 a failure on the way, 75 stopped by a scheduler, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(standalone_mode=False)
+    except _Terminated:
+        print("\nrlvr: SIGTERM; the same command continues where it stood", file=sys.stderr)
+        raise SystemExit(75) from None
     except click.exceptions.Exit as stop:
         raise SystemExit(stop.exit_code) from None
     except click.exceptions.NoArgsIsHelpError as error:
@@ -329,7 +361,7 @@ def main() -> None:
                 print(f"rlvr: {line}", file=sys.stderr)
             raise SystemExit(getattr(error, "exit_code", 2)) from None
         if (trouble := _trouble_of_the_system(error)) is not None:
-            print(f"rlvr: {trouble}; the same command continues once that is mended", file=sys.stderr)
+            print(f"rlvr: {trouble}", file=sys.stderr)
             raise SystemExit(1) from None
         raise
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -90,6 +91,58 @@ def write_resolved(recipe: BaseModel, folder: Path) -> Path:
     temporary.write_text(resolved_yaml(recipe))
     temporary.replace(path)
     return path
+
+
+# Keys of recipes that change no result: where a run lies, on what it is computed and who is told.
+_NO_RESULT = ("name", "output_dir", "threads", "judge", "tracking")
+
+
+def require_same_run(recipe: BaseModel, folder: Path, of: Sequence[str] | None = None) -> None:
+    """Raises RecipeError where `folder` holds the resolved recipe of a run with other values, naming the first.
+
+    `of` are the keys or sections that are compared, by default all that can change a result. A key that only one of the
+    two knows, as after an update of this package, is no difference.
+    """
+    path = folder / "config.resolved.yaml"
+    if not path.exists():
+        return
+    try:
+        earlier = _read_yaml(path)
+    except RecipeError:  # damaged: the run writes it anew
+        return
+    now = yaml.safe_load(resolved_yaml(recipe))
+    compared = now.keys() - set(_NO_RESULT) if of is None else set(of)
+    different = [change for change in _changes(earlier, now) if change[0].partition(".")[0] in compared]
+    if different:
+        key, was, wanted = different[0]
+        more = f" ({len(different) - 1} more differ)" if len(different) > 1 else ""
+        raise RecipeError(
+            f"{folder}: holds a run with {key} {_said(was)}, this recipe has {_said(wanted)}{more};"
+            " continue with the same, or choose another output_dir"
+        )
+
+
+def _changes(earlier: dict[str, Any], now: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every key both know with two values: dotted key, value before, value now."""
+    for key in [key for key in now if key in earlier]:
+        was, wanted = earlier[key], now[key]
+        if isinstance(was, dict) and isinstance(wanted, dict):
+            yield from _changes(was, wanted, f"{above}{key}.")
+        elif was != wanted and not _one_place(was, wanted):
+            yield f"{above}{key}", was, wanted
+
+
+def _one_place(was: Any, wanted: Any) -> bool:
+    """Whether two values can be one path as seen from two working folders."""
+    if not (isinstance(was, str) and isinstance(wanted, str) and os.sep in was and os.sep in wanted):
+        return False
+    shorter, longer = sorted((Path(was).parts, Path(wanted).parts), key=len)
+    return longer[-len(shorter) :] == shorter
+
+
+def _said(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def resolved_yaml(recipe: BaseModel) -> str:

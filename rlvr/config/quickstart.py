@@ -96,7 +96,7 @@ class QuickstartRecipe(Strict):
     @classmethod
     def _one_seed(cls, values: Any) -> Any:
         curation = values.get("curation", {}) if isinstance(values, dict) else None
-        if isinstance(curation, dict) and "seed" in values:
+        if isinstance(curation, dict) and isinstance(values.get("seed"), int):
             return values | {"curation": {"seed": values["seed"]} | curation}
         return values
 

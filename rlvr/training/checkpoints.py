@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rlvr.config import RecipeError
+from pydantic import BaseModel
+
+from rlvr.config import RecipeError, require_same_run
 from rlvr.training.faults import TrainingFault, writing
 
 STATE_FILE = "rlvr_state.json"
@@ -33,6 +35,20 @@ def latest_checkpoint(folder: Path) -> Path | None:
     """Returns the newest complete checkpoint of a run's folder, None where there is none."""
     checkpoints = complete_checkpoints(folder)
     return checkpoints[-1][1] if checkpoints else None
+
+
+def finished_run(recipe: BaseModel, folder: Path) -> Path | None:
+    """Returns the final checkpoint of a run that is through, having said so; None where there is something to do.
+
+    RecipeError where it is the run of another recipe.
+    """
+    final = folder / FINAL
+    if not final.is_dir():
+        return None
+    require_same_run(recipe, folder)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{folder}: already finished", flush=True)
+    return final
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

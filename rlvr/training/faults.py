@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from rlvr.write_errors import why_unwritten
 
@@ -68,6 +68,18 @@ class StopOnSignal(TrainerCallback):
         self.updates_per_step = updates_per_step
         self.received: str | None = None
         self._before: dict[int, Any] = {}
+
+    @contextmanager
+    def heeded(self, trainer: Trainer) -> Iterator[None]:
+        """While the block trains: signals are noted; Preempted behind it where one ended training before its end."""
+        trainer.add_callback(self)
+        try:
+            yield
+        finally:
+            self.restore()
+        state = trainer.state
+        if self.received and state.global_step < state.max_steps:
+            raise Preempted(f"{self.received} after step {state.global_step // self.updates_per_step}; {CONTINUES}")
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if threading.current_thread() is threading.main_thread():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from trl import GRPOConfig
 from data_curation import Problem
 from data_curation.stages.difficulty import measured_rate
 from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, TimeModel, Uniform
-from rlvr.config import GRPORecipe, RecipeError, write_resolved
+from rlvr.config import GRPORecipe, RecipeError, require_same_run, write_resolved
 from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
@@ -30,15 +29,13 @@ from rlvr.rewards import ProgramGrader
 from rlvr.serving.cost import PlannedCosts, planned_costs
 from rlvr.serving.hardware import parse_hardware
 from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
-from rlvr.training.checkpoints import FINAL, latest_checkpoint, name_cpu_plainly, read_state
-from rlvr.training.faults import CONTINUES, Preempted, StopOnSignal
+from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
+from rlvr.training.faults import StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import load_policy, load_training_problems, prompt_lengths, render_prompts
 from rlvr.training.lora import check_adapter, lora_config
 from rlvr.training.padding_free import why_padding_stays
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
-
-logger = logging.getLogger(__name__)
 
 
 def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
@@ -143,9 +140,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     `model` and `tokenizer` replace what the recipe names, for callers that hold them already.
     """
     folder = Path(recipe.output_dir)
-    final = folder / FINAL
-    if final.is_dir():
-        logger.info("%s: already finished", folder)
+    if (final := finished_run(recipe, folder)) is not None:
         return final
     require_adapter(recipe)
     check_adapter(latest_checkpoint(folder), recipe.lora)
@@ -228,32 +223,26 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             for own in routing.callbacks(folder):
                 trainer.add_callback(own)
         trainer.add_callback(trainer.metrics_file)
-        bar = ProgressBar(recipe.stage, shown, updates)
-        trainer.add_callback(bar)
         if curriculum.plateau is not None:
             trainer.add_callback(EndsEarly(lambda step: schedule.finished(step, rates), updates))
         if recipe.evaluation is not None:
             save = lambda path: trainer.save_model(str(path))  # noqa: E731
             wait = trainer.accelerator.wait_for_everyone
             trainer.add_callback(PeriodicEvaluation(recipe, tokenizer, trainer.metrics_file, save, wait, updates))
-        stop = StopOnSignal(updates)
-        trainer.add_callback(stop)
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        finally:
-            stop.restore()
-            bar.close()
-        if stop.received and trainer.state.global_step < trainer.state.max_steps:
-            raise Preempted(f"{stop.received} after step {trainer.state.global_step // updates}; {CONTINUES}")
+        with contextlib.closing(ProgressBar(recipe.stage, shown, updates)) as bar:
+            trainer.add_callback(bar)
+            with StopOnSignal(updates).heeded(trainer):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return trainer.save_final(tokenizer, trainer.own_state())
 
 
 def check_unchanged(folder: Path, recipe: GRPORecipe, problems: list[Problem]) -> None:
-    """Raises RecipeError where `folder` holds a run of other data, seed or updates a step: continuing would mix two."""
+    """Raises RecipeError where `folder` holds a run of another model, data, seed or updates a step."""
     path = folder / "environment.json"
     checkpoint = latest_checkpoint(folder)
     if not path.exists() or checkpoint is None:
         return
+    require_same_run(recipe, folder, of=["model"])
     with contextlib.suppress(json.JSONDecodeError):
         earlier = json.loads(path.read_text())
         for name, now in (("seed", recipe.seed), ("data_fingerprint", data_fingerprint(problems))):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,20 @@ from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from rlvr.config import RecipeError, SFTRecipe, write_resolved
+from rlvr.config import RecipeError, SFTRecipe, require_same_run, write_resolved
 from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.fingerprints import write_texts
 from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
 from rlvr.rollouts.prompts import completion_text as said
 from rlvr.training.callbacks import MetricsFile, ProgressBar
-from rlvr.training.checkpoints import FINAL, latest_checkpoint, name_cpu_plainly, read_state
+from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.demonstrations import load_demonstrations
+from rlvr.training.faults import StopOnSignal
 from rlvr.training.loading import load_policy
 from rlvr.training.lora import KeepsAdapter, check_adapter, lora_config
 from rlvr.training.publishing import PublishesWhole
 from rlvr.training.restore import RestoresExperts
-
-logger = logging.getLogger(__name__)
 
 
 class AtomicSFTTrainer(PublishesWhole, KeepsAdapter, RestoresExperts, SFTTrainer):
@@ -47,15 +45,17 @@ class AtomicSFTTrainer(PublishesWhole, KeepsAdapter, RestoresExperts, SFTTrainer
 def train_sft(recipe: SFTRecipe) -> Path:
     """Trains on demonstrations and returns the folder of the final checkpoint (plain Hugging Face format).
 
-    Continues from the newest complete checkpoint; a finished run is returned as it is.
+    Continues from the newest complete checkpoint; a finished run is returned as it is. Raises RecipeError where the
+    folder holds a run of another recipe, Preempted when a signal ended it.
     """
     folder = Path(recipe.output_dir)
-    final = folder / FINAL
-    if final.is_dir():
-        logger.info("%s: already finished", folder)
+    if (final := finished_run(recipe, folder)) is not None:
         return final
     require_adapter(recipe)
-    check_adapter(latest_checkpoint(folder), recipe.lora)
+    checkpoint = latest_checkpoint(folder)
+    check_adapter(checkpoint, recipe.lora)
+    if checkpoint is not None:
+        require_same_run(recipe, folder, of=["seed", "model", "data", "limit", "arena", "prompt"])
     section = recipe.sft
     if unknown := extra_faults(recipe):
         raise RecipeError(unknown[0])
@@ -79,7 +79,6 @@ def train_sft(recipe: SFTRecipe) -> Path:
     config = SFTConfig(**{**values, **section.extra})
     name_cpu_plainly(config)
     model, tokenizer = load_policy(recipe.model)
-    checkpoint = latest_checkpoint(folder)
     routing = supervised_routing(model, recipe.moe)
     trainer = AtomicSFTTrainer(
         model=model,
@@ -110,5 +109,6 @@ def train_sft(recipe: SFTRecipe) -> Path:
     trainer.add_callback(MetricsFile(folder / "metrics.jsonl", "sft"))
     with contextlib.closing(ProgressBar("sft", {"loss": "loss", "mean_token_accuracy": "token accuracy"})) as bar:
         trainer.add_callback(bar)
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with StopOnSignal().heeded(trainer):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer.save_final(tokenizer, {"step": trainer.state.global_step, "stage": "sft"})

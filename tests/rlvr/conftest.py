@@ -73,7 +73,8 @@ def warm_model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, demon
     """The tiny policy after a short SFT: some of its programs pass, most do not."""
     kept = os.environ.get("RLVR_TEST_MODELS")  # a folder to keep it in between sessions; the model is always the same
     folder = (Path(kept) if kept else tmp_path_factory.mktemp("warm")) / "sft"
-    return warmed(tiny_model, demonstrations_file, folder)
+    final = folder / "final"
+    return final if final.is_dir() else warmed(tiny_model, demonstrations_file, folder)
 
 
 @pytest.fixture

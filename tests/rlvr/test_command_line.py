@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from rlvr import cli
-from rlvr.config import RecipeError
+from rlvr.config import QuickstartRecipe, RecipeError, load_recipe, write_resolved
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +50,38 @@ def test_a_full_disk_is_one_line_whoever_was_writing(monkeypatch, capsys):
 def test_other_errors_keep_their_traceback(monkeypatch, capsys):
     with pytest.raises(RuntimeError, match="a bug"):
         ends_with(RuntimeError("a bug"), monkeypatch, capsys)
+
+
+def test_sigterm_is_one_line_and_the_exit_code_of_a_run_to_be_started_again(tmp_path):
+    sleeping = (
+        "import time; from rlvr import cli\n"
+        "cli.cli.main = lambda **_: (print(1, flush=True), time.sleep(60))\n"
+        "cli.main()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", sleeping], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "1\n"
+    process.terminate()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 75
+    assert said.strip() == "rlvr: SIGTERM; the same command continues where it stood"
+
+
+def test_the_quickstart_leaves_a_folder_that_another_recipe_began_as_it_is(tmp_path):
+    folder = tmp_path / "run"
+    recipe = cli.CONFIGS / "quickstart-smoke.yaml"
+    write_resolved(load_recipe(QuickstartRecipe, recipe, [f"output_dir={folder}"]), folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    for change, said in (
+        ("seed=5", "holds a run with seed 0, this recipe has 5"),
+        ("stage2.budget.policy=uniform", 'stage2.budget.policy "knapsack", this recipe has "uniform"'),
+        ("moe.balance={rule: sign}", "moe.balance"),
+    ):
+        with pytest.raises(RecipeError, match=re.escape(said)):
+            run("quickstart", "--config", recipe, f"output_dir={folder}", change)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    run("quickstart", "--config", recipe, f"output_dir={folder}", "threads=1", "judge.workers=1", "--dry-run")
 
 
 def run(*words: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -22,12 +24,13 @@ from transformers import AutoModelForCausalLM
 
 import rlvr.training.engines as engines
 import rlvr.training.grpo_trainer as grpo_trainer
-from rlvr.config import AlarmSection
+from rlvr.config import AlarmSection, RecipeError, SFTRecipe
 from rlvr.rewards import ProgramGrader
 from rlvr.training.alarms import Alarms
 from rlvr.training.checkpoints import complete_checkpoints
 from rlvr.training.faults import InfrastructureError, Preempted, TrainingFault
 from rlvr.training.grpo import train_grpo
+from rlvr.training.sft import train_sft
 
 TWO_PHASES = {
     "grpo": {"save_steps": 1, "save_total_limit": 10, "updates_per_step": 2},
@@ -129,6 +132,19 @@ def test_a_schedulers_signal_ends_the_run_with_a_checkpoint_and_it_continues(
     settings = {**TWO_PHASES, "grpo": {**TWO_PHASES["grpo"], "save_steps": 100}}
     run = recipe(warm_model, problems_file, out, **settings)
 
+    before = signal.getsignal(signal.SIGTERM)
+    with signalled_after_a_step(out), pytest.raises(Preempted, match="SIGTERM after step") as stopped:
+        train_grpo(run)
+    assert stopped.value.exit_code == 75 and signal.getsignal(signal.SIGTERM) == before
+    assert len(complete_checkpoints(out)) == 1 and not (out / "final").exists()
+    train_grpo(run)
+    assert_same_run(out, whole)
+
+
+@contextlib.contextmanager
+def signalled_after_a_step(out: Path) -> Iterator[None]:
+    """SIGTERM for this process as soon as the run in `out` has written its first metrics."""
+
     def interrupt() -> None:
         deadline = time.monotonic() + 300
         while not (out / "metrics.jsonl").exists() or not (out / "metrics.jsonl").read_text():
@@ -136,16 +152,37 @@ def test_a_schedulers_signal_ends_the_run_with_a_checkpoint_and_it_continues(
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(Preempted, match="SIGTERM after step") as stopped:
-        train_grpo(run)
+    yield
     thread.join()
-    assert stopped.value.exit_code == 75 and signal.getsignal(signal.SIGTERM) == before
-    assert len(complete_checkpoints(out)) == 1 and not (out / "final").exists()
-    train_grpo(run)
-    assert_same_run(out, whole)
+
+
+def test_a_schedulers_signal_ends_sft_with_a_checkpoint_and_another_recipe_is_refused_there(
+    tiny_model, demonstrations_file, tmp_path
+):
+    def run(name: str, **changed) -> Path:
+        values = {
+            "name": "sft",
+            "output_dir": str(tmp_path / name),
+            "model": {"name_or_path": str(tiny_model)},
+            "data": str(demonstrations_file),
+            "sft": {"max_steps": 20, "logging_steps": 1, "per_device_train_batch_size": 16, "max_length": 128},
+        }
+        return train_sft(SFTRecipe.model_validate({**values, **changed}))
+
+    whole = run("whole")
+    with signalled_after_a_step(tmp_path / "stopped"), pytest.raises(Preempted, match="SIGTERM after step") as stopped:
+        run("stopped")
+    assert stopped.value.exit_code == 75
+    assert len(complete_checkpoints(tmp_path / "stopped")) == 1 and not (tmp_path / "stopped" / "final").exists()
+    with pytest.raises(RecipeError, match="holds a run with seed 0, this recipe has 1; continue with the same"):
+        run("stopped", seed=1)
+    again = run("stopped")
+    assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(whole).items())
+    assert run("stopped") == again
+    with pytest.raises(RecipeError, match=r"holds a run with sft.max_steps 20, this recipe has -1"):
+        run("stopped", sft={})
 
 
 @pytest.mark.parametrize("fault", [None, "stale", "mangled"])
