@@ -336,7 +336,7 @@ def main() -> None:
     """Entry point: 0 done, 2 wrong input, 1 a failure on the way, 75 stopped by a scheduler, 130 interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(standalone_mode=False)
+        cli.main(prog_name="rlvr", standalone_mode=False)
     except _Terminated:
         print("\nrlvr: SIGTERM; the same command continues where it stood", file=sys.stderr)
         raise SystemExit(75) from None

@@ -8,10 +8,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from rlvr import cli
+from rlvr.__main__ import main as entry_point
 from rlvr.config import QuickstartRecipe, RecipeError, load_recipe, write_resolved
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +68,17 @@ def test_sigterm_is_one_line_and_the_exit_code_of_a_run_to_be_started_again(tmp_
     _, said = process.communicate(timeout=30)
     assert process.returncode == 75
     assert said.strip() == "rlvr: SIGTERM; the same command continues where it stood"
+
+
+def test_ctrl_c_during_the_first_imports_is_one_line_too(monkeypatch, capsys):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name: str) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "rlvr.cli", Interrupted("rlvr.cli"))
+    with pytest.raises(SystemExit) as stop:
+        entry_point()
+    assert stop.value.code == 130 and capsys.readouterr().err == "\nrlvr: interrupted\n"
 
 
 def test_the_quickstart_leaves_a_folder_that_another_recipe_began_as_it_is(tmp_path):
