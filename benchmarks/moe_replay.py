@@ -73,28 +73,21 @@ def measure(folder: Path, dtype: str, prompts: int, new_tokens: int) -> dict[str
     from rlvr.moe.statistics import agreement
     from rlvr.moe.sync import Manifest, checkpoint_state, coverage
     from rlvr.moe.tap import RoutingTap
-    from rlvr.rollouts.vllm_routes import RouteCapture, engine_model
+    from rlvr.rollouts.vllm_routes import engine_model, sample_with_routes
 
     llm = LLM(
-        model=str(folder), dtype=dtype, enforce_eager=True, skip_tokenizer_init=True, max_num_seqs=1,
-        enable_prefix_caching=False, max_model_len=256, gpu_memory_utilization=0.1, seed=0,
-        logprobs_mode="processed_logprobs",
+        model=str(folder), dtype=dtype, enforce_eager=True, skip_tokenizer_init=True,
+        enable_prefix_caching=False, max_num_seqs=8, max_num_batched_tokens=32, max_model_len=256,
+        gpu_memory_utilization=0.1, seed=0, logprobs_mode="processed_logprobs",
     )  # fmt: skip
     facts = inspect_model(str(folder))
     shape = RouteShape.of(facts)
-    capture = RouteCapture(llm, shape)
     rng = np.random.default_rng(0)
-    rows = []
-    for number in range(prompts):
-        ids = rng.integers(3, 512, rng.integers(8, 24)).tolist()
-        sampling = {
-            "temperature": 1.0,
-            "max_tokens": new_tokens,
-            "ignore_eos": True,
-            "seed": number,
-            "detokenize": False,
-        }
-        rows.append((ids, capture.sample(ids, sampling)))
+    asked = [rng.integers(3, 512, rng.integers(8, 24)).tolist() for _ in range(prompts)]
+    sampling = {"temperature": 1.0, "max_tokens": new_tokens, "ignore_eos": True, "detokenize": False}
+    # no seeds of their own: with them vLLM's CPU build fails on prompts that it reads in parts, as it does here
+    samples = sample_with_routes(llm, shape, asked, [sampling] * prompts)
+    rows = list(zip(asked, samples, strict=True))
     trainer: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     manifest = Manifest.of(1, checkpoint_state(trainer))
     engine = {name: p.numel() for name, p in engine_model(llm).named_parameters()}

@@ -25,7 +25,13 @@ def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.argument("model"),
             click.option("--hardware", required=True, help="Such as 8xH100, H200, CPU:16 (GiB)."),
             click.option("--context", type=click.IntRange(min=1), required=True, help="Prompt and completion, tokens."),
-            click.option("--rollouts", type=click.IntRange(min=1), required=True, help="Sequences wanted at once."),
+            click.option(
+                "--rollouts",
+                type=click.IntRange(min=1),
+                default=256,
+                show_default=True,
+                help="Sequences wanted at once.",
+            ),
             click.option("--mean-length", type=click.IntRange(min=1), help="Tokens a running sequence holds."),
             click.option("--for-rl", is_flag=True, help="Add what training needs: log-probs, routes, weight updates."),
             click.option("--colocate", is_flag=True, help="The trainer shares the devices."),
@@ -124,9 +130,10 @@ def start(
 
     The token is RLVR_SERVE_TOKEN or the content of --token-file, which is made where it is missing.
     """
+    from rlvr.serving.access import server_token
     from rlvr.serving.arguments import check_arguments, vllm_installed
     from rlvr.serving.start import environment, server_command
-    from rlvr.serving.supervise import Supervisor, Watch, server_token
+    from rlvr.serving.supervise import Supervisor, Watch
 
     found = make_plan(model, hardware, **options)
     if not vllm_installed():
@@ -136,7 +143,7 @@ def start(
     for_rl = bool(options["for_rl"])
     if for_rl and host not in ("127.0.0.1", "localhost", "::1"):
         raise ValueError(f"--host {host}: a server that takes weight updates runs code for its clients; keep 127.0.0.1")
-    command = server_command(model, arguments, host, port)
+    command = server_command(model, arguments, host, port, guarded=for_rl)
     supervisor = Supervisor(
         command,
         f"http://{host}:{port}/health",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -52,6 +53,7 @@ class GRPOSection(Strict):
     use_vllm: bool = False
     vllm_mode: Literal["colocate", "server", "file"] = "colocate"  # file: a server of this machine, weights by file
     vllm_url: str = "http://127.0.0.1:8000"  # of vllm_mode file
+    vllm_token_file: Path | None = None  # of the same; RLVR_SERVE_TOKEN goes before it
     save_steps: int = Field(default=50, ge=1)  # in steps, not in updates
     save_total_limit: int | None = Field(default=2, ge=1)
     # masks TRL lacks; a masked token leaves the loss and its denominator

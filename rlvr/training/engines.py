@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate.utils import DistributedType, is_peft_model
@@ -164,12 +164,22 @@ def open_engine(trainer: Any, recipe: GRPORecipe) -> PolicyEngine:
             },
             main=accelerator.is_main_process,
             wait=accelerator.wait_for_everyone,
+            routes=_use_of_routes(trainer),
+            token_file=grpo.vllm_token_file,
         )
         trainer.use_vllm = True  # from here on TRL corrects for the difference of two engines
         return engine
     if trainer.use_vllm or trainer.use_transformers_continuous_batching:
         return ThroughTRL(trainer)
     return InProcess(trainer, recipe)
+
+
+def _use_of_routes(trainer: Any) -> Literal["unused", "wanted", "needed"]:
+    """What the policy's replay asks of its engine."""
+    if trainer.routing is None or trainer.routing.section.replay not in ("auto", "r3"):
+        return "unused"
+    section = trainer.routing.section
+    return "needed" if section.replay == "r3" and section.strict else "wanted"
 
 
 def reload_in_process(generation: Any) -> None:

@@ -51,7 +51,7 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
         "problems_per_step", "updates_per_step", "max_steps", "max_length", "save_steps", "extra",
         "advantage_clip", "prompt_weighting", "skip_zero_signal", "pack_micro_batches", "padding_free", "fast_sampling",
         "sampling_threads", "geometric_rejection", "clip_cov", "clip_cov_range", "kl_cov", "kl_cov_coef",
-        "vllm_url",
+        "vllm_url", "vllm_token_file",
     }  # fmt: skip
     values: dict[str, Any] = {name: value for name, value in grpo.model_dump().items() if name not in own}
     if grpo.vllm_mode == "file":  # an engine of ours: TRL is told when the trainer stands
@@ -208,6 +208,7 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
             grader=grader,
             state_extras=routing.state_dict if routing is not None else None,
             probe=probe,
+            routing=routing.session if routing is not None else None,
             model=model,
             processing_class=tokenizer,
             args=config,
@@ -219,7 +220,6 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
         if routing is not None:
-            trainer.routing = routing.session
             for own in routing.callbacks(folder):
                 trainer.add_callback(own)
         trainer.add_callback(trainer.metrics_file)

@@ -21,6 +21,7 @@ from rlvr.algorithms.refill import regrouped
 from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
+from rlvr.moe.session import RoutingSession
 from rlvr.moe.sync import SyncRefused
 from rlvr.rewards import GradedRollout, GradingStream, ProgramGrader, overlong_penalty
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled, longest_first
@@ -120,9 +121,11 @@ class GroupedGRPOTrainer(PublishesWhole, UpdateTrainer):
         grader: ProgramGrader,
         state_extras: Callable[[], Mapping[str, Any]] | None = None,
         probe: torch.Tensor | None = None,
+        routing: RoutingSession | None = None,
         **kwargs: Any,
     ) -> None:
         self.recipe = recipe
+        self.routing = routing
         self.problems = problems
         self.prompts = prompts
         self.schedule = schedule

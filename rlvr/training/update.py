@@ -371,14 +371,17 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, GRPOTrainer):
         sampled = inputs.get("sampling_per_token_logps")
         if sampled is None:
             return
-        gap = (trained - sampled).abs()
+        ratio = trained - sampled
+        gap = ratio.abs()
         valid = inputs["completion_mask"].bool() & ~torch.isnan(gap)
-        sums = torch.stack([gap[valid].sum(), valid.sum().to(gap.dtype)])
-        total, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        k3 = torch.expm1(ratio[valid]) - ratio[valid]  # of KL(sampler | trainer), never negative
+        sums = torch.stack([gap[valid].sum(), k3.sum(), valid.sum().to(gap.dtype)])
+        total, divergence, count = self.accelerator.reduce(sums, reduction="sum").tolist()
         largest = gap[valid].max() if valid.any() else gap.new_zeros(())
         mean = total / max(1.0, count)
         metrics = self._metrics["train"]
         metrics["sampling/logprob_gap"].append(mean)
+        metrics["sampling/k3"].append(divergence / max(1.0, count))
         metrics["sampling/logprob_gap_max"].append(self.accelerator.gather(largest).max().item())
         bound = self.recipe.alarms.stop_logprob_gap
         if bound is not None and not mean <= bound:

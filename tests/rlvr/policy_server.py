@@ -11,12 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rlvr.moe.sync import engine_name
+from rlvr.moe.tap import RoutingTap
+from rlvr.rollouts.vllm_routes import as_text
+from rlvr.serving.access import OPEN
 
 Fault = Callable[[Iterable[tuple[str, torch.Tensor]]], Iterable[tuple[str, torch.Tensor]]]
 
@@ -27,15 +31,24 @@ class PolicyServer:
     `fault`: "stale" takes over no weights, "partial" loses one tensor, "full" has no memory for them, "forgets" goes
     back to its first weights when it has sampled; or a function that yields the tensors it takes over, damaged. After
     `die_after` requests it answers with an error; after `hang_after` completions never come: with `silent` not a byte
-    of anything, otherwise /health and /metrics go on.
+    of anything, otherwise /health and /metrics go on. `token`: what requests must bring, as to a guarded server.
+    `routes`: experts of its tokens are recorded as asked, or why they are not.
     """
 
     def __init__(
-        self, checkpoint: Path, fault: str | Fault | None = None, mode: str = "processed_logprobs", **config: Any
+        self,
+        checkpoint: Path,
+        fault: str | Fault | None = None,
+        mode: str = "processed_logprobs",
+        token: str | None = None,
+        routes: str | None = None,
+        **config: Any,
     ) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
         self.fault, self.mode, self.config = fault, mode, config  # the last: further parts of the vLLM config
-        self.checkpoint = checkpoint
+        self.checkpoint, self.token, self.refused = checkpoint, token, routes
+        self.recording = False
+        self.routes: dict[str, np.ndarray] = {}  # by request
         self.version: int | None = None
         self.syncs = self.requests = self.arrived = self.tokens = self.scored = 0
         self.die_after: int | None = None
@@ -53,7 +66,16 @@ class PolicyServer:
                 self.end_headers()
                 self.wfile.write(data)
 
+            def unknown(self) -> bool:
+                known = self.path in OPEN or server.token is None
+                if known or self.headers["Authorization"] == f"Bearer {server.token}":
+                    return False
+                self.answer({"error": "Unauthorized"}, 401)
+                return True
+
             def do_GET(self) -> None:
+                if self.unknown():
+                    return
                 if server.silent and server.hangs:
                     server._closed.wait()
                 elif self.path == "/metrics":
@@ -71,6 +93,8 @@ class PolicyServer:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 body = json.loads(raw) if raw else None
+                if self.unknown():
+                    return
                 with server._counting:
                     server.arrived += self.path == "/v1/completions" and "prompt_logprobs" not in body
                 if server.hangs:
@@ -80,6 +104,11 @@ class PolicyServer:
                     if self.path == "/collective_rpc" and body["method"] == "policy_version":
                         held = None if server.fault == "forgets" else server.version
                         self.answer({"results": [{"version": held}]})
+                    elif self.path == "/collective_rpc" and body["method"] == "capture_routes":
+                        server.recording = server.refused is None
+                        self.answer({"results": [{"refused": server.refused}]})
+                    elif self.path == "/collective_rpc" and body["method"] == "take_routes":
+                        self.answer({"results": [server.take_routes(*body["args"])]})
                     elif self.path == "/collective_rpc" and server.fault == "full":
                         self.answer({"error": "torch.OutOfMemoryError: CUDA out of memory"}, 500)
                     elif self.path == "/collective_rpc":
@@ -91,7 +120,8 @@ class PolicyServer:
                         if server.die_after is not None and server.requests > server.die_after:
                             self.answer({"error": "EngineDeadError"}, 500)
                         else:
-                            self.answer({"choices": [server.complete(body)]})
+                            name = f"cmpl-{server.requests}"
+                            self.answer({"id": name, "choices": [server.complete(body, name)]})
                     else:
                         self.answer({})
 
@@ -140,8 +170,14 @@ class PolicyServer:
         rows = [{str(t): {"logprob": float(row[t])}} for t, row in zip(ids[1:], logps, strict=True)]
         return [None, *rows]
 
+    def take_routes(self, request: str, length: int) -> dict[str, Any]:
+        if request not in self.routes:
+            return {"missing": f"request {request}: 0 sequences of that name were recorded, expected 1"}
+        ids = self.routes.pop(request)[: length - 1]
+        return {"routes": as_text(ids)}
+
     @torch.no_grad()
-    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+    def complete(self, body: dict[str, Any], name: str) -> dict[str, Any]:
         random = torch.Generator().manual_seed(body["seed"])
         ids, tokens, logps = torch.tensor([body["prompt"]]), [], []
         cache = None
@@ -156,6 +192,13 @@ class PolicyServer:
             if token in body["stop_token_ids"]:
                 break
             ids = torch.tensor([[token]])
+        if self.recording:
+            with RoutingTap(self.model) as tap, tap.recording() as passes:
+                self.model(torch.tensor([[*body["prompt"], *tokens]]))
+            depth = self.model.config.num_hidden_layers
+            whole = np.zeros((*passes[0].shape[1:2], depth, passes[0].shape[-1]), np.uint8)
+            whole[:, list(tap.layers)] = passes[0][0].numpy()
+            self.routes[name] = whole
         ended = tokens[-1] in body["stop_token_ids"]
         return {
             "token_ids": tokens,

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from rlvr.commands.serve import serve
 from rlvr.moe.facts import ModelFacts, inspect_model
+from rlvr.rollouts.vllm_server import EXTENSION
+from rlvr.serving.access import GUARD
 from rlvr.serving.arguments import UnknownArgument, check_arguments, vllm_installed
 from rlvr.serving.hardware import GIB, Hardware, parse_hardware
 from rlvr.serving.plan import RESERVED, DoesNotFit, ServePlan, plan_serving
@@ -138,6 +140,20 @@ def test_what_does_not_fit_says_what_would(facts: dict[str, ModelFacts]) -> None
         plan_serving(facts["qwen3-30b-a3b"], parse_hardware("8xH100"), context=4096, rollouts=8, mean_length=4097)
 
 
+def test_a_server_for_rl_takes_weights_by_file_and_on_a_cpu_records_routes(facts: dict[str, ModelFacts]) -> None:
+    plan = plan_serving(facts["qwen3-30b-a3b"], parse_hardware("CPU:256"), context=16384, rollouts=8, for_rl=True)
+    assert plan.arguments["worker_extension_cls"] == EXTENSION
+    assert plan.arguments["enable_prefix_caching"] is False and "enable_return_routed_experts" not in plan.arguments
+    assert plan.arguments["enable_chunked_prefill"] is False and plan.arguments["max_num_batched_tokens"] >= 16384
+    for options in ({}, {"for_rl": True}):
+        dense = plan_serving(
+            facts["qwen2.5-coder-7b-instruct"], parse_hardware("CPU:256"), context=2048, rollouts=8, **options
+        )
+        assert dense.arguments["enable_prefix_caching"] is True
+        assert ("worker_extension_cls" in dense.arguments) == bool(options)
+        assert dense.arguments.get("enable_chunked_prefill", True) == (not options)
+
+
 @pytest.mark.parametrize("text", ["8xH900", "", "0xH100", "x", "8 x", "CPU:0"])
 def test_unknown_hardware_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="hardware"):
@@ -187,6 +203,8 @@ def test_the_server_command_hides_the_token_and_opens_updates_for_rl_only() -> N
     assert "secret" not in " ".join(command)
     assert "VLLM_SERVER_DEV_MODE" not in values
     assert environment(parse_hardware("H100"), "secret", for_rl=True)["VLLM_SERVER_DEV_MODE"] == "1"
+    guarded = server_command("m", {}, "127.0.0.1", 8000, guarded=True)
+    assert GUARD in guarded and GUARD not in server_command("m", {}, "127.0.0.1", 8000)
     assert values["VLLM_CPU_KVCACHE_SPACE"] == "2"
 
 

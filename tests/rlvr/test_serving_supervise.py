@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rlvr.serving.supervise import ServerFailed, Supervisor, Watch, healthy, server_token
+from rlvr.serving.access import server_token
+from rlvr.serving.supervise import ServerFailed, Supervisor, Watch, healthy
 
 SERVER = """
 import http.server, os, sys, time
