@@ -121,7 +121,8 @@ class Referee:
     def meaning(self, code: int | None, failure: str, stderr: str, points: float | None = None) -> Opinion:
         verdict = None if code is None else _MEANING[self.protocol].get(code)
         if verdict is None:
-            return Opinion(Verdict.IE, f"the checker failed: {failure or f'exit code {code}'}")
+            hint = ": 42 and 43 are answers of the kattis protocol, not of this one" if code in (42, 43) else ""
+            return Opinion(Verdict.IE, f"the checker failed: {failure or f'exit code {code}'}{hint}")
         if self.protocol == "testlib" and code == 7:
             found = _POINTS.search(stderr)
             points = _number(found[1]) if found else None

@@ -48,6 +48,11 @@ def test_a_checker_that_fails_is_an_infrastructure_error(judge: sandbox.Judge, s
     assert judge.judge("print(1)", TESTS, checker="python:" + source).verdict is Verdict.IE
 
 
+def test_an_exit_code_of_another_protocol_is_named(judge: sandbox.Judge) -> None:
+    found = judge.judge("print(1)", TESTS, checker="python:import sys\nsys.exit(42)")
+    assert found.verdict is Verdict.IE and "answers of the kattis protocol" in found.message, found
+
+
 def test_a_checker_sees_returned_values_as_json(judge: sandbox.Judge) -> None:
     source = "import json, sys\nsys.exit(json.loads(json.load(sys.stdin)['output']) != [1, 2])"
     judgement = judge.judge("def f(): return (1, 2)", [TestCase("", "", call="f()")], checker="python:" + source)
