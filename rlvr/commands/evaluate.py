@@ -216,7 +216,8 @@ def summary(results: Results) -> list[str]:
                 f"{rating.problems} problem ratings{note}"
             )
         rates = (("truncated", metrics.truncation_rate), ("repetitive", metrics.repetition_rate),
-                 ("mixed languages", metrics.language_mix_rate))  # fmt: skip
+                 ("mixed languages", metrics.language_mix_rate),
+                 ("without a program", metrics.verdicts.get("NO_CODE", 0.0)))  # fmt: skip
         lines.append(f"{suite}: " + ", ".join(f"{name} {rate:.1%}" for name, rate in rates))
         if metrics.infrastructure_errors:
             lost = f"{metrics.infrastructure_errors} samples have no verdict and count nowhere"
@@ -227,7 +228,8 @@ def summary(results: Results) -> list[str]:
             (found.get("problems_before_cutoff"), "are from before the model's data cutoff"),
         ):
             if count:
-                lines.append(f"WARNING: {suite}: {count} of {metrics.problems} problems {what}")
+                held = found.get("suite_problems", metrics.problems)  # a file of samples may be of some of them
+                lines.append(f"WARNING: {suite}: {count} of {held} problems {what}")
     cost = results.cost
     lines.append(f"cost: {cost.tokens:,} tokens, {cost.generate_s:.0f} s generating, {cost.grade_s:.0f} s grading")
     return lines
@@ -266,16 +268,28 @@ def of_references(recipe: EvaluationRecipe) -> list[str]:
 
 @evaluate.command()
 @click.argument("results", nargs=-1, required=True, type=_PATH, metavar="A B [C]...")
-@click.option("--suite", default=None, help="Which suite, where the results hold several.")
+@click.option("--suite", default=None, help="Only this suite, where the results hold several.")
 def compare(results: tuple[Path, ...], suite: str | None) -> None:
-    """Compare results (files or folders) with the first one, problem by problem; p-values adjusted by Holm's rule."""
+    """Compare results with the first one, problem by problem; p-values adjusted by Holm's rule over all of them.
+
+    Each of A, B and C is a results.json, its folder, or a folder with the results of one model on several suites.
+    """
     if len(results) < 2:
         raise click.UsageError("compare needs at least two results")
-    from rlvr.evaluation import adjust, read_results
+    from rlvr.evaluation import adjust, results_by_suite
     from rlvr.evaluation import compare as pair
 
-    first, *others = [read_results(path) for path in results]
-    for comparison in adjust([pair(first, other, suite=suite) for other in others]):
+    first, *others = [results_by_suite(path) for path in results]
+    comparisons = []
+    for path, other in zip(results[1:], others, strict=True):
+        shared = [name for name in first if name in other and suite in (None, name)]
+        if not shared:
+            raise ValueError(
+                f"suite {suite or '(any)'} is not in both: {results[0]} holds {', '.join(first)}, "
+                f"{path} holds {', '.join(other)}"
+            )
+        comparisons += [pair(first[name], other[name], suite=name) for name in shared]
+    for comparison in adjust(comparisons):
         click.echo(str(comparison))
 
 

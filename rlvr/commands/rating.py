@@ -79,7 +79,12 @@ def codeelo(samples: Path, rounds: Path, population: Path | None, least_contesta
 
 @rating.command()
 @click.argument("samples", type=_FILE)
-@click.option("--ratings", type=_FILE, default=None, help="problem id<TAB>rating lines, where the samples hold none.")
+@click.option(
+    "--ratings",
+    type=_FILE,
+    default=None,
+    help="problem id<TAB>rating lines or JSON rows, before what the samples hold.",
+)
 @click.option("--prior", type=float, nargs=2, default=(1500.0, 400.0), show_default=True, help="Mean and deviation.")
 @_JSON
 def estimate(samples: Path, ratings: Path | None, prior: tuple[float, float], as_json: bool) -> None:
@@ -89,10 +94,16 @@ def estimate(samples: Path, ratings: Path | None, prior: tuple[float, float], as
     from rlvr.evaluation.records import outcomes
 
     known = dict(_pairs(ratings)) if ratings else {}
+    tried = {problem: outcome for problem, outcome in outcomes(read_samples(samples)).items() if outcome.samples}
+    given = {problem: known.get(problem, known.get(problem.rpartition("/")[2])) for problem in tried}
+    if ratings and all(value is None for value in given.values()):
+        raise ValueError(
+            f"{ratings}: rates none of the problems of {samples}, such as {next(iter(tried), '')}; "
+            f"it rates {', '.join(list(known)[:3])}"
+        )
     rows = [
-        (known.get(problem, outcome.rating), outcome.passed / outcome.samples)
-        for problem, outcome in outcomes(read_samples(samples)).items()
-        if outcome.samples
+        (outcome.rating if given[problem] is None else given[problem], outcome.passed / outcome.samples)
+        for problem, outcome in tried.items()
     ]
     rated = [(value, rate) for value, rate in rows if value is not None]
     if not rated:
@@ -125,7 +136,8 @@ def _numbers(path: Path) -> list[float]:
 
 
 def _pairs(path: Path) -> list[tuple[str, float]]:
-    """(problem, rating) of every line: `id<TAB>rating`, a number alone, or a JSON object; gzip or not."""
+    """(problem, rating) of every line: `id<TAB>rating`, a number alone, or a JSON object with `rating` and one of
+    `problem_id`, `titleSlug` (as LeetCode's ratings are published) and `id`, whatever the case; gzip or not."""
     from rlvr.evaluation.lines import numbered_lines
 
     found = []
@@ -134,9 +146,12 @@ def _pairs(path: Path) -> list[tuple[str, float]]:
         try:
             if parts[0].startswith("{"):
                 row = {key.lower(): value for key, value in json.loads(line).items()}
-                found.append((str(row.get("id", row.get("problem_id", number))), float(row["rating"])))
+                name = next((row[key] for key in ("problem_id", "titleslug", "id") if key in row), number)
+                found.append((str(name), float(row["rating"])))
             else:
                 found.append((parts[0], float(parts[-1])))
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path}:{number}: expected a rating at the end of the line, got {line[:60]!r}") from None
+            raise ValueError(
+                f"{path}:{number}: expected id<TAB>rating, or an object with 'rating', got {line[:60]!r}"
+            ) from None
     return found

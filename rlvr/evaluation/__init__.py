@@ -4,7 +4,15 @@ from rlvr.evaluation.comparison import Comparison, adjust, compare
 from rlvr.evaluation.estimated_rating import EstimatedRating, estimate_rating
 from rlvr.evaluation.metrics import build_results, suite_metrics
 from rlvr.evaluation.records import ProblemOutcome, SampleRecord, read_samples, write_samples
-from rlvr.evaluation.results import Cost, Estimate, Results, SuiteMetrics, read_results, write_results
+from rlvr.evaluation.results import (
+    Cost,
+    Estimate,
+    Results,
+    SuiteMetrics,
+    read_results,
+    results_by_suite,
+    write_results,
+)
 from rlvr.evaluation.statistics import (
     PairedDifference,
     bootstrap_ci,
@@ -43,6 +51,7 @@ __all__ = [
     "pass_at_k",
     "read_results",
     "read_samples",
+    "results_by_suite",
     "standard_error",
     "suite_metrics",
     "wilson_ci",

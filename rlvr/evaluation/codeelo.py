@@ -56,10 +56,11 @@ class RoundRating:
 
 @dataclass(frozen=True, slots=True)
 class CodeEloRating:
-    """`rating` is the mean over rounds, `ci95` a bootstrap over rounds, `percentile` the share of people below it."""
+    """`rating` is the mean over rounds, `ci95` a bootstrap over rounds (None for one round, which cannot tell how far
+    rounds differ), `percentile` the share of people below the rating."""
 
     rating: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None
     percentile: float | None
     rounds: list[RoundRating]
     skipped: dict[str, str]  # contest -> why
@@ -73,8 +74,12 @@ class CodeEloRating:
                 for r in self.rounds
             ),
             *(f"{contest:<10} skipped: {why}" for contest, why in self.skipped.items()),
-            f"rating by CodeElo's protocol: {self.rating:.0f} [{self.ci95[0]:.0f}, {self.ci95[1]:.0f}] "
-            f"over {len(self.rounds)} rounds",
+            f"rating by CodeElo's protocol: {self.rating:.0f} "
+            + (
+                f"[{self.ci95[0]:.0f}, {self.ci95[1]:.0f}] over {len(self.rounds)} rounds"
+                if self.ci95
+                else "over 1 round, too few for an interval"
+            ),
         ]
         if self.percentile is not None:
             lines[-1] += f"; above {self.percentile:.1f}% of the rated population given"
@@ -165,7 +170,8 @@ def codeelo(
     if population:
         ordered = sorted(population)
         percentile = 100.0 * bisect.bisect_left(ordered, mean) / len(ordered)
-    return CodeEloRating(mean, bootstrap_ci(ratings), percentile, found, skipped)
+    interval = bootstrap_ci(ratings) if len(ratings) > 1 else None
+    return CodeEloRating(mean, interval, percentile, found, skipped)
 
 
 _PROBLEM = re.compile(r"(?:^|[^0-9])(\d{1,6})[/_:-]?([A-Z]\d{0,2})$")

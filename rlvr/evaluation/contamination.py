@@ -56,6 +56,7 @@ class Overlaps:
         """The figures that go into results.json."""
         return {
             "checked": self.sources,
+            "suite_problems": self.problems,
             "overlapping_problems": len({overlap.problem_id for overlap in self.found}),
             "data_cutoff": self.cutoff.isoformat() if self.cutoff else None,
             "problems_before_cutoff": self.before_cutoff if self.cutoff else None,

@@ -24,6 +24,7 @@ from rlvr.evaluation.results import Cost, Results, write_results
 from rlvr.evaluation.samples import missing_problems, read_generations, references, uneven
 from rlvr.provenance import write_environment
 from rlvr.rollouts.prompts import completion_text, render_prompt
+from sandbox import Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -166,6 +167,7 @@ def _score(
     order = {problem.id: place for place, problem in enumerate(problems)}
     records = sorted(grading.records.values(), key=lambda r: (order[r.problem_id], r.greedy, r.sample))
     _without_verdict(records, recipe.suite)
+    _without_program(records, recipe)
     ks = tuple(recipe.sampling.k) if given is None else _fitting(recipe, given, problems)
     results = build_results(
         {recipe.suite: records},
@@ -192,6 +194,19 @@ def _without_verdict(records: Sequence[SampleRecord], suite: str) -> None:
         logger.warning("%s: %s; it counts in no rate", suite, line)
     if len(lost) > _SHOWN:
         logger.warning("%s: and %d more such problems, see samples.jsonl", suite, len(lost) - _SHOWN)
+
+
+def _without_program(records: Sequence[SampleRecord], recipe: EvaluationRecipe) -> None:
+    """Says so where most samples hold no program: rather another format than a wrong answer."""
+    empty = sum(record.verdict is Verdict.NO_CODE for record in records)
+    if 2 * empty > len(records) and recipe.prompt.style == "chat":
+        remedy = "prompt.style=plain takes all of a completion" + (
+            ", 'program' in a row holds code alone" if recipe.samples is not None else ""
+        )
+        logger.warning(
+            "%s: %d of %d samples hold no program, which is what stands in a fenced code block; %s",
+            recipe.suite, empty, len(records), remedy,
+        )  # fmt: skip
 
 
 def _fitting(recipe: EvaluationRecipe, given: list[Generation], problems: Sequence[Problem]) -> tuple[int, ...]:

@@ -188,3 +188,23 @@ def read_results(path: Path) -> Results:
         return Results(**(body | {"results": metrics}))
     except ValidationError as error:
         raise ValueError(f"{file}: {first_error(error)}") from error
+
+
+def results_by_suite(path: Path) -> dict[str, Results]:
+    """suite -> the results that hold it: of a results.json, of its folder, or of all that lie below a folder.
+
+    ValueError where a suite stands there twice (several models, or several checkpoints); errors of `read_results`.
+    """
+    below = sorted(path.glob("**/results.json")) if path.is_dir() and not (path / "results.json").is_file() else []
+    found: dict[str, Results] = {}
+    where: dict[str, Path] = {}
+    for file in below or [path]:
+        results = read_results(file)
+        for suite in results.results:
+            if suite in found:
+                raise ValueError(
+                    f"{path}: holds results of {suite} more than once, in {where[suite].parent} and {file.parent}; "
+                    "give one of them"
+                )
+            found[suite], where[suite] = results, file
+    return found

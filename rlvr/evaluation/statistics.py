@@ -94,25 +94,30 @@ def wilson_ci(successes: int, n: int, *, level: float = 0.95) -> tuple[float, fl
     _check_level(level)
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"wilson_ci: need 0 <= successes <= n and n >= 1, got {successes} of {n}")
+    return _wilson(successes / n, n, level)
+
+
+def _wilson(share: float, n: int, level: float) -> tuple[float, float]:
     z = NormalDist().inv_cdf((1 + level) / 2)
-    share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     # At the ends the bound equals 0 or 1 exactly; rounding would leave 1e-17.
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    high = 1.0 if successes == n else min(1.0, centre + half)
+    low = 0.0 if share == 0 else max(0.0, centre - half)
+    high = 1.0 if share == 1 else min(1.0, centre + half)
     return low, high
 
 
 def mean_ci(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Interval of a mean of shares in [0, 1]: Wilson where every value is 0 or 1, otherwise bootstrap.
+    """Interval of a mean of shares in [0, 1]: Wilson where all are 0 or 1, or all are equal; otherwise bootstrap.
 
     Greedy results are 0 or 1, and so are pass rates when a problem set is solved always or never: there the
-    bootstrap would claim certainty.
+    bootstrap would claim certainty, as it would of equal shares (one problem, say). Shares of a mean vary at most as
+    zeros and ones of that mean do, so Wilson's interval is then too wide rather than too narrow.
     """
     data = _vector("mean_ci", values)
-    if np.isin(data, (0.0, 1.0)).all():
-        return wilson_ci(int(data.sum()), data.size, level=level)
+    if np.isin(data, (0.0, 1.0)).all() or np.ptp(data) == 0:
+        _check_level(level)
+        return _wilson(float(data.mean()), data.size, level)
     return bootstrap_ci(data, level=level, seed=seed)
 
 

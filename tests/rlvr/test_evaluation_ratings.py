@@ -173,6 +173,7 @@ def test_rounds_that_cannot_be_rated_are_named_and_skipped() -> None:
     assert set(found.skipped) == {"8", "9", "10"}
     assert "150 rated contestants" in found.skipped["8"] and "no samples for problem B" in found.skipped["9"]
     assert found.rounds[0].points == 1450 and "skipped: no standings" in str(found)
+    assert found.ci95 is None and "over 1 round, too few for an interval" in str(found)
     with pytest.raises(ValueError, match="no round can be rated"):
         codeelo({"8": full}, [a_round("8", 150)])
 
@@ -299,6 +300,10 @@ def test_estimates_need_ratings(tmp_path: Path) -> None:
     ratings = tmp_path / "ratings.tsv"
     ratings.write_text("7/A\t900\n7/B\t1400\n")
     assert "2 rated problems" in run("estimate", str(samples), "--ratings", str(ratings)).output
+    ratings.write_text('{"TitleSlug": "A", "ID": 3, "Rating": 900}\n')  # as LeetCode's are published
+    assert "1 rated problems" in run("estimate", str(samples), "--ratings", str(ratings)).output
+    ratings.write_text("two-sum\t1100\n")
+    assert "rates none of the problems of" in str(run("estimate", str(samples), "--ratings", str(ratings)).exception)
 
 
 def row(**fields: Any) -> str:

@@ -103,6 +103,31 @@ def test_problems_are_found_by_the_names_they_are_published_under(tmp_path: Path
         read_generations(file, problems)
 
 
+def test_bodies_of_functions_are_put_behind_the_code_of_their_problem(tmp_path: Path) -> None:
+    header = 'def double(x):\n    """Twice x."""\n'
+    problems = [make_problem(0, id="human/0", starter_code=header), make_problem(1, id="human/1", starter_code="")]
+    texts = ["    return 2 * x\n", "\n    return x + x\n\ndef main():\n    pass", "def double(x):\n    return 2 * x",
+             "  an indented thought\n```python\ndef double(x): return 2 * x\n```"]  # fmt: skip
+    rows = [{"task_id": "human/0", "completion": text} for text in texts]
+    file = write_rows(tmp_path / "s.jsonl", [*rows, {"task_id": "human/1", "completion": texts[0]}])
+    programs = [generation.program for generation in read_generations(file, problems)]
+    assert programs == [header + texts[0], header + texts[1], None, None, None]
+
+
+def test_samples_without_a_code_block_are_said_to_be_of_another_format(
+    sums_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"problem_id": "sum/0", "completion": "print(1)"}, {"problem_id": "sum/1", "completion": "print(1)"}]
+    recipe = recipe_for(sums_file, tmp_path / "out", samples=str(write_rows(tmp_path / "s.jsonl", rows)))
+    evaluate(recipe)
+    assert "2 of 2 samples hold no program, which is what stands in a fenced code block" in caplog.text
+    caplog.clear()
+    evaluate(recipe.model_copy(update={"output_dir": str(tmp_path / "plain"),
+                                       "prompt": recipe.prompt.model_copy(update={"style": "plain"})}))  # fmt: skip
+    assert "hold no program" not in caplog.text
+    assert {record.program for record in read_samples(tmp_path / "plain")} == {"print(1)"}
+
+
 def test_verdicts_of_another_grader_are_not_mixed_and_can_be_made_anew(
     sums_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +388,9 @@ def test_the_command_grades_compares_and_lists(sums_file: Path, tmp_path: Path) 
     assert read_results(results[1]).results["own"].pass_at[1].value == 1.0
     answer = invoke("compare", *results)
     assert "0.000 -> 1.000" in answer.output and "Holm" in answer.output
+    assert invoke("compare", *(tmp_path / "e" / name for name in ("bad", "good"))).output == answer.output
+    twice = str(invoke("compare", tmp_path / "e", results[0]).exception)
+    assert "holds results of own more than once, in" in twice and str(results[1]) in twice
     assert invoke("compare", results[0]).exit_code == 2
     assert "drive-livecode-v6" in invoke("--list").output
     assert "say what to evaluate" in invoke("--suite", suite, "--data", sums_file).output

@@ -157,11 +157,13 @@ def test_wilson_gives_the_textbook_interval() -> None:
     assert wilson_ci(0, 10) == pytest.approx((0.0, 0.2775), abs=1e-4)
 
 
-def test_a_set_never_solved_does_not_get_a_certain_interval() -> None:
+def test_a_set_never_solved_or_evenly_solved_does_not_get_a_certain_interval() -> None:
     assert bootstrap_ci([0.0] * 20) == (0.0, 0.0)
     assert mean_ci([0.0] * 20)[1] > 0.1
     assert mean_ci([1.0] * 20)[0] < 0.9
-    assert mean_ci([0.25] * 20) == (0.25, 0.25)
+    assert mean_ci([0.25] * 20) == wilson_ci(5, 20)
+    assert mean_ci([0.25])[1] - mean_ci([0.25])[0] > 0.7
+    assert mean_ci([0.1] * 20 + [0.2])[1] < 0.12
 
 
 @pytest.mark.parametrize("bad", [[], [0.1, math.nan], [[0.1]]])
