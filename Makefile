@@ -8,6 +8,9 @@ EXTRAS ?= train,dev
 PIP_ARGS ?=
 CONSTRAINTS ?= constraints.txt
 STAMP  := $(VENV)/.installed
+# Processes of pytest; the tests of one file stay in one of them, as they share what is costly to make.
+WORKERS ?= 2
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -29,13 +32,13 @@ quickstart: $(STAMP)
 	$(BIN)/rlvr quickstart $(ARGS)
 
 test: lint
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: lint
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -m 'not gpu and not slow and not thorough' $(ARGS)
+	$(PYTEST) -m 'not gpu and not slow and not thorough' $(ARGS)
 
 test-thorough: $(STAMP)
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -m thorough $(ARGS)
+	$(PYTEST) -m thorough $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -145,7 +145,7 @@ def sft(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     from rlvr.training.sft import train_sft
 
     with sole_use(recipe.output_dir):
-        click.echo(train_sft(recipe))
+        _say_once(train_sft(recipe))
 
 
 @cli.command()
@@ -169,7 +169,7 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     from rlvr.training.grpo import train_grpo
 
     with sole_use(recipe.output_dir):
-        click.echo(train_grpo(recipe))
+        _say_once(train_grpo(recipe))
 
 
 cli.add_command(arena)
@@ -229,6 +229,12 @@ def doctor(as_json: bool) -> None:
         click.echo(render_table(checks))
     if any(check.status == "fail" for check in checks):
         raise SystemExit(1)
+
+
+def _say_once(result: Path) -> None:
+    """Prints where the result lies, in the first of several processes."""
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(result)
 
 
 def _show(recipe: BaseModel, folder: str | Path) -> None:

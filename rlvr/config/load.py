@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -81,6 +83,11 @@ def require_folder(key: str, folder: str | os.PathLike[str]) -> None:
         raise RecipeError(f"{key}: {there} is a file; name a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise RecipeError(f"{key}: no right to write in {there}; name another folder")
+    try:
+        Path(tempfile.mkdtemp(prefix=".rlvr-", dir=there)).rmdir()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # room can be made, and is asked for where it is used up
+            raise RecipeError(f"{key}: no folder can be made in {there} ({error.strerror}); name another") from None
 
 
 def write_resolved(recipe: BaseModel, folder: Path) -> Path:
@@ -187,7 +194,9 @@ def _apply(values: dict[str, Any], override: str) -> str:
     *parents, last = key.split(".")
     node: Any = values
     for parent in parents:
-        node = node.setdefault(parent, {}) if isinstance(node, dict) else None
+        if isinstance(node, dict) and node.get(parent) is None:  # a section that is off, as in `lora: null`, too
+            node[parent] = {}
+        node = node[parent] if isinstance(node, dict) else None
         if not isinstance(node, dict):
             raise RecipeError(f"override {override!r}: {parent} is not a section")
     node[last] = value

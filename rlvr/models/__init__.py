@@ -4,7 +4,7 @@ from rlvr.models.catalogue import MODELS, FetchableModel
 from rlvr.models.fetch import ModelUnavailable, fetch
 from rlvr.models.resolve import resolve_model
 from rlvr.models.tiny import build_tiny_policy, train_tokenizer
-from rlvr.models.weights import weights_fingerprint
+from rlvr.models.weights import share_weights, weights_fingerprint
 
 __all__ = [
     "MODELS",
@@ -13,6 +13,7 @@ __all__ = [
     "build_tiny_policy",
     "fetch",
     "resolve_model",
+    "share_weights",
     "train_tokenizer",
     "weights_fingerprint",
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rlvr.models.weights import share_weights
+
 
 def convert_gguf(gguf: Path, out: Path) -> None:
     """Write `out`: bf16 safetensors, config, tokenizer and chat template of the GGUF file; the same every time.
@@ -43,6 +45,7 @@ def convert_gguf(gguf: Path, out: Path) -> None:
         bos_token_id=config.bos_token_id, eos_token_id=config.eos_token_id, pad_token_id=pad_id
     )
     model.save_pretrained(out)
+    share_weights(out)
 
     # What transformers makes of the file gets three things wrong: the special tokens, which it guesses by name although
     # the file holds their ids; a decoder that turns the character "▁" into a space; and clean-up that eats spaces.

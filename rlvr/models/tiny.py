@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlvr.models.weights import share_weights
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -92,6 +94,7 @@ def build_tiny_policy(
     try:
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        share_weights(partial)
         partial.chmod(0o755)  # mkdtemp's 0700 would stay on the finished folder
         if out.exists():
             out.rmdir()

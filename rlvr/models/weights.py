@@ -1,4 +1,4 @@
-"""Which weights lie in a model folder: a fingerprint that is cheap for large files."""
+"""Which weights lie in a model folder: a fingerprint that is cheap for large files; and who may read them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ _OTHERS = ("config.json", "adapter_config.json", "generation_config.json", "toke
 _NO_WEIGHTS = {"training_args.bin"}
 _BLOCK = 64 * 1024
 _BLOCKS = 64  # of a file: training moves weights everywhere, so a sample sees it
+
+
+def share_weights(folder: Path) -> None:
+    """Gives weights the rights of config.json beside them: safetensors writes its files for their owner alone."""
+    config = folder / "config.json"
+    for path in folder.glob("*.safetensors") if config.exists() else ():
+        path.chmod(config.stat().st_mode)
 
 
 def weights_fingerprint(folder: Path) -> str:

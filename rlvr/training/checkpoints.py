@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from rlvr.config import RecipeError, require_same_run
+from rlvr.models import share_weights
 from rlvr.training.faults import TrainingFault, writing
 
 STATE_FILE = "rlvr_state.json"
@@ -74,6 +75,7 @@ def publish_checkpoint(staged: Path, final: Path, state: Mapping[str, Any]) -> N
             f"{staged}: no weights were written; in the file for accelerate, FSDP needs"
             " `fsdp_state_dict_type: FULL_STATE_DICT`, ZeRO-3 `zero3_save_16bit_model: true`"
         )
+    share_weights(staged)
     path = staged / STATE_FILE
     with path.open("w") as file:
         json.dump(state, file)

@@ -17,6 +17,7 @@ from rlvr.evaluation.evaluate import evaluate
 from rlvr.evaluation.problems import suite_problems
 from rlvr.evaluation.results import Results
 from rlvr.evaluation.suites import load_suites, suite_recipe
+from rlvr.models import share_weights
 from rlvr.training.callbacks import MetricsFile
 
 BEST = "best"
@@ -119,6 +120,7 @@ class PeriodicEvaluation(TrainerCallback):
         self.wait()
         if main:
             self.tokenizer.save_pretrained(staged)
+            share_weights(staged)
             (staged / "best.json").write_text(json.dumps(self.best, indent=1) + "\n")
             old = self.folder / ".best-old"
             shutil.rmtree(old, ignore_errors=True)

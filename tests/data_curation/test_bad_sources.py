@@ -29,7 +29,11 @@ def write(path: Path, content: bytes) -> Path:
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.jsonl", gzip.compress(LINE)), ("a.jsonl", b"\xef\xbb\xbf" + LINE), ("A.JSONL.GZ", gzip.compress(LINE))],
+    [
+        ("a.jsonl", gzip.compress(LINE, mtime=0)),
+        ("a.jsonl", b"\xef\xbb\xbf" + LINE),
+        ("A.JSONL.GZ", gzip.compress(LINE, mtime=0)),
+    ],
 )
 def test_packing_and_byte_order_marks_are_told_by_the_bytes(tmp_path, name, content):
     assert [problem.id for problem in load_problems(write(tmp_path / name, content))] == ["sum"]
@@ -102,7 +106,7 @@ def test_inputs_that_are_not_there_stop_the_run_before_a_folder_is_made(tmp_path
         ("empty.parquet", b"", "{}: not a readable parquet file"),
         ("columns.jsonl", b'{"question": "a", "answer": "b"}\n', "the first bad row: {}: row 1: no tests"),
         ("broken.jsonl", b"{\n", "the first bad row: {}: row 1: not JSON"),
-        ("cut.jsonl.gz", gzip.compress(LINE * 9)[:-20], "{}: row 1: cannot be unpacked after this row"),
+        ("cut.jsonl.gz", gzip.compress(LINE * 9, mtime=0)[:-20], "{}: row 1: cannot be unpacked after this row"),
         ("utf16.jsonl", LINE.decode().encode("utf-16"), "the first bad row: {}: row 1: not UTF-8 text"),
     ],
 )

@@ -22,8 +22,11 @@ def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         publish_checkpoint(staged, final, {"step": 3})
     assert latest_checkpoint(tmp_path) is None and not final.exists()
     (staged / "model.safetensors").write_bytes(b"weights")
+    (staged / "model.safetensors").chmod(0o600)
+    (staged / "config.json").chmod(0o640)
     publish_checkpoint(staged, final, {"step": 3})
     assert latest_checkpoint(tmp_path) == final and not staged.exists()
+    assert (final / "model.safetensors").stat().st_mode & 0o777 == 0o640  # whoever may read the rest may read it
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)

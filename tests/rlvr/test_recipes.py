@@ -93,6 +93,19 @@ def test_a_missing_required_key_and_a_missing_file_are_named(tmp_path):
         load_recipe(GRPORecipe, broken)
 
 
+def test_a_section_that_is_off_is_switched_on_by_one_of_its_keys(tmp_path):
+    off = tmp_path / "recipe.yaml"
+    off.write_text("name: a\nmodel: {name_or_path: m}\ndata: d\nlora: null\n")
+    recipe = load_recipe(SFTRecipe, off, ["lora.rank=4"])
+    assert recipe.lora is not None and recipe.lora.rank == 4
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that takes none is wanted")
+def test_a_folder_that_cannot_be_made_is_refused_by_its_key():
+    with pytest.raises(RecipeError, match=r"output_dir: .* in /proc"):
+        require_folder("output_dir", "/proc/foo/run")
+
+
 def test_overrides_win_and_numbers_in_scientific_notation_are_numbers():
     recipe = load_recipe(GRPORecipe, None, [*BASE, "grpo.learning_rate=3e-5", "--grpo.num_generations=4"])
     assert recipe.grpo.learning_rate == 3e-5 and recipe.grpo.num_generations == 4
