@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 import sandbox
-from data_curation import builtin, sources
+from data_curation import builtin
 from data_curation.config import CurationConfig
 from data_curation.inputs import faults_of_inputs, source_state
 from data_curation.outputs import CurationResult, write_outputs
@@ -29,7 +28,7 @@ from data_curation.stages.select import select
 from data_curation.stages.split import split
 from data_curation.stages.strengthen import strengthen
 from data_curation.stages.verify import verify
-from data_curation.steps import StepRecord, file_hash, run_step, source_hash, step_key
+from data_curation.steps import StepRecord, file_hash, run_step, step_key
 from data_curation.storage import save_bytes
 from data_curation.stored import StoredProblems
 
@@ -44,16 +43,6 @@ STAGES: tuple[tuple[str, Stage[Any]], ...] = (
     ("difficulty", difficulty),
     ("split", split),
     ("select", select),
-)
-# modules whose change must undo a stored stage besides the stage's own
-_SHARED_CODE = ("data_curation.schema", "data_curation.storage", "data_curation.stored", "data_curation.stages.judging")
-_SOURCE_CODE = (
-    *sorted(f"data_curation.sources.{module.name}" for module in pkgutil.iter_modules(sources.__path__)),
-    "data_curation.builtin",
-    "data_curation.builtin.operations",
-    "data_curation.builtin.pipelines",
-    "data_curation.builtin.planted",
-    "data_curation.families",
 )
 
 
@@ -163,27 +152,15 @@ def _bound(
 
 
 def _key_options(name: str, options: Any) -> dict[str, Any]:
-    values: dict[str, Any] = {**options.model_dump(mode="json"), "shared code": source_hash(*_SHARED_CODE)}
+    """What decides a stage's result beside its code and its input, as JSON types."""
+    values: dict[str, Any] = options.model_dump(mode="json")
+    if name in ("deduplicate", "generate", "verify", "strengthen", "difficulty"):
+        values["judge"] = sandbox.JUDGE_VERSION
     if name in ("deduplicate", "generate", "verify", "strengthen", "filter"):
         # what can be run decides what they do
         values["languages"] = {n: remedy is None for n, remedy in sandbox.languages.available().items()}
-    if name in ("generate", "strengthen"):
-        values["keeping"] = source_hash("data_curation.stages.kept_results")
-    if name == "normalise":
-        values["parts"] = source_hash("data_curation.stages.markup")
-    if name == "filter":
-        values["parts"] = source_hash("data_curation.stages.markup", "data_curation.stages.second_look")
-    if name == "verify":
-        values["parts"] = source_hash("data_curation.stages.second_look", "data_curation.stages.thinning")
-    if name == "strengthen":
-        parts = ("cpu_budget", "mutants", "input_mutation", "argument_mutation", "stated_constraints")
-        values["parts"] = source_hash(*(f"data_curation.stages.{part}" for part in parts))
-    if name in ("deduplicate", "decontaminate"):
-        values["minhash"] = source_hash("data_curation.stages.minhash")
     if name == "decontaminate":
         values["sets"] = [source_state(source) for source in options.against]
-    if name == "difficulty":
-        values["parts"] = source_hash("data_curation.stages.pass_rates")
     if name == "difficulty" and options.samples is not None and options.samples.is_file():
         values["samples"] = file_hash(options.samples)
     return values
@@ -198,7 +175,7 @@ def _load(config: CurationConfig, folder: Path, show_progress: bool) -> tuple[St
         mode="json", include={"sources", "seed", "limit", "pipelines", "planted", "sft", "maximum_rejected_rows"}
     )
     inputs = hashlib.sha256("".join(map(source_state, config.sources)).encode()).hexdigest()
-    key = step_key("data_curation.sources", [options, source_hash(*_SHARED_CODE, *_SOURCE_CODE)], inputs)
+    key = step_key("data_curation.sources", options, inputs)
 
     def read(work: Workplace, notes: Notes) -> Iterator[Problem]:
         rejected = RejectedRows()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import shutil
 import time
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_curation.code_hash import code_hash
 from data_curation.schema import Problem
 from data_curation.stages.result import SCRATCH, Dropped, Machines, Notes, Workplace
 from data_curation.storage import save_bytes, save_problems
@@ -97,18 +97,9 @@ def run_step(
 
 
 def step_key(module: str, options: Any, inputs: str) -> str:
-    """The key of a stage: hash of its options (JSON-able), of its module's source text and of its input's hash."""
-    text = json.dumps([module, source_hash(module), options, inputs], sort_keys=True, default=str)
+    """The key of a stage: hash of its options (JSON-able), of the code its module runs and of its input's hash."""
+    text = json.dumps([module, code_hash(module), options, inputs], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def source_hash(*modules: str) -> str:
-    """16 hex digits over the source text of modules, so that changed code never meets old results."""
-    digest = hashlib.sha256()
-    for module in modules:
-        file = importlib.import_module(module).__file__
-        digest.update(Path(file or "").read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def file_hash(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import tempfile
@@ -15,6 +16,8 @@ import pyarrow.parquet as pq
 from data_curation.schema import Problem
 
 T = TypeVar("T")
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
 _TEST = pa.struct(
     [
@@ -125,5 +128,9 @@ def replace_with(write: Callable[[Path], Any], path: Path) -> None:
         write(temporary)
         temporary.chmod(0o644)
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno not in _DISK or error.filename is not None:  # not ours: of a source that was read meanwhile
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from sandbox.cases import Limits, TestCase
 from sandbox.door import ajudge, as_completed, close, configure, execute, judge, judge_batch, protection
+from sandbox.execution.cache import JUDGE_VERSION
 from sandbox.isolation.levels import ProtectionUnavailable
 from sandbox.judge import Judge, Statistics
 from sandbox.languages import ToolchainMissing
@@ -9,6 +10,7 @@ from sandbox.submission import Execution, Submission
 from sandbox.verdicts import CaseResult, Judgement, Verdict
 
 __all__ = [
+    "JUDGE_VERSION",
     "CaseResult",
     "Execution",
     "Judge",

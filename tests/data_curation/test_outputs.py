@@ -16,6 +16,7 @@ from data_curation.config import OutputOptions
 from data_curation.dataset import write_dataset
 from data_curation.exports import FORMATS, export_rows, write_export
 from data_curation.sources.calls import PREAMBLE, call_test, target
+from data_curation.storage import replace_with
 
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
 PLAIN = Problem(
@@ -224,3 +225,13 @@ def test_what_other_harnesses_would_judge_wrongly_is_left_out(tmp_path, change, 
     export = export_rows("verl", [PLAIN.model_copy(update=change)], tmp_path / "rows.parquet", OutputOptions())
     assert export.rows == 0 and export.left_out[0][1].startswith(reason)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is wanted")
+def test_a_full_disk_is_said_with_the_file_that_was_to_be_written_which_stays_as_it_was(tmp_path):
+    path = tmp_path / "rows.parquet"
+    path.write_bytes(b"before")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        replace_with(lambda _: Path("/dev/full").write_bytes(b"x" * 10_000), path)
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]
