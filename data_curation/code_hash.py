@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -54,16 +53,12 @@ def _is_ours(module: str) -> bool:
 @cache
 def _code(module: str) -> str:
     tree = _tree(module)
-    for node in _with_docstrings(tree):
-        del node.body[0]
-    return ast.dump(tree)
-
-
-def _with_docstrings(tree: ast.Module) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if ast.get_docstring(node, clean=False) is not None:
-                yield node
+        match node:
+            case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef():
+                if ast.get_docstring(node, clean=False) is not None:
+                    del node.body[0]
+    return ast.dump(tree)
 
 
 def _tree(module: str) -> ast.Module:
