@@ -34,6 +34,7 @@ from rlvr.report.rollouts import packed
 _HERE = Path(__file__).parent
 _LONGEST = 20_000  # characters kept of one completion, prompt or program
 _MOST = 40_000_000  # characters of completions on a page; beyond it only programs are kept
+_WHOLE = 0.9  # a model with fewer of the problems (a subset, a file of some samples) is listed below the others
 _PLACE = re.compile(r"(?:step|checkpoint)-0*(\d+)$")
 
 
@@ -129,7 +130,8 @@ def render_leaderboard(folders: Sequence[Path], out: Path) -> Path:
 
 
 def _section(number: int, suite: str, entries: list[Entry]) -> dict[str, Any]:
-    ranked = sorted(entries, key=lambda entry: -entry.main.value)
+    most = max(entry.metrics.problems for entry in entries)
+    ranked = sorted(entries, key=lambda entry: (entry.metrics.problems < _WHOLE * most, -entry.main.value))
     behind = _against_best(ranked)
     ks = sorted({k for entry in entries for k in entry.metrics.pass_at})
     matrix, texts, clipped = _matrix(number, ranked)
@@ -139,15 +141,21 @@ def _section(number: int, suite: str, entries: list[Entry]) -> dict[str, Any]:
         "ks": ks,
         "first": "pass@1" if all(entry.results.n_samples == 1 for entry in entries) else "avg@1",
         "rows": [
-            {"entry": entry, "metrics": entry.metrics, "behind": behind.get(entry.label), "drawn": _drawn(entry)}
+            {
+                "entry": entry,
+                "metrics": entry.metrics,
+                "behind": behind.get(entry.label),
+                "drawn": _drawn(entry),
+                "part": entry.metrics.problems < most,
+            }
             for entry in ranked
         ],
         "rated": any(entry.metrics.estimated_rating for entry in entries),
         "greedy": any(entry.metrics.greedy for entry in entries),
         "contaminated": {
-            entry.label: found
+            entry.label: f"{found} of {checked.get('suite_problems', most)}"
             for entry in entries
-            if (found := (entry.results.config.get("contamination") or {}).get("overlapping_problems"))
+            if (found := (checked := entry.results.config.get("contamination") or {}).get("overlapping_problems"))
         },
         "apart": _other_problems(ranked),
         "graders": sorted({str(entry.results.config.get("grader", "")) for entry in entries} - {""}),
@@ -155,7 +163,7 @@ def _section(number: int, suite: str, entries: list[Entry]) -> dict[str, Any]:
         "matrix": matrix,
         "texts": texts,
         "clipped": clipped,
-        "problems": max(entry.metrics.problems for entry in entries),
+        "problems": most,
     }
 
 

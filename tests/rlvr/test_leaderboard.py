@@ -125,6 +125,10 @@ def test_models_that_met_other_problems_are_named(runs: Path, tmp_path: Path) ->
     write_evaluation(folder, 0.1, 5, problems=range(20, 40))
     page = render_leaderboard([runs, folder], tmp_path / "other.html").read_text(encoding="utf-8")
     assert "fewer (10 in common)" in page and ">-0.0<" not in page
+    write_evaluation(folder, 0.99, 5, problems=range(3))
+    page = render_leaderboard([runs, folder], tmp_path / "part.html").read_text(encoding="utf-8")
+    order = re.findall(r"<tr><th>([\w-]+)(?: <span class=\"ci\">(.*?)</span>)?", page.split("<tbody>")[1])
+    assert order[0][1] == "" and order[4] == ("fewer", "3 of 30 problems")
 
 
 PROBE = """<script>
