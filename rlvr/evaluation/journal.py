@@ -46,7 +46,7 @@ class Journal:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             os.truncate(self.path, len(whole))
-        if whole.count(b"\n") <= 1:  # a header alone: nothing would be lost
+        if all(line.startswith(b'{"seconds":') for line in whole.splitlines()[1:]):  # nothing would be lost
             os.truncate(self.path, 0)
             return
         for number, line in enumerate(whole.splitlines(), 1):

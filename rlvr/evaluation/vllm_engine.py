@@ -11,6 +11,7 @@ from rlvr.config import EvaluationRecipe, RecipeError
 from rlvr.evaluation.engine_guard import guard_engine
 from rlvr.evaluation.generate import NO_ROOM, Answered, no_room
 from rlvr.models import resolve_model
+from rlvr.rollouts.prompts import chat_text
 
 
 class EngineFailure(RuntimeError):
@@ -99,8 +100,7 @@ class VLLMSampler:
         """Token ids; a chat template writes its own special tokens, so none is added to its text."""
         if isinstance(prompt, str):
             return list(self.tokenizer(text=prompt)["input_ids"])
-        text = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer(text=text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text=chat_text(prompt, self.tokenizer), add_special_tokens=False)["input_ids"])
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from rlvr.rollouts.prompts import chat_text
 from rlvr.rollouts.sampling import sample, torch_threads
 
 
@@ -66,8 +67,7 @@ class TransformersEngine:
         """Token ids of a prompt; a chat template writes its own special tokens, so none is added to its text."""
         if isinstance(prompt, str):
             return list(self.tokenizer(text=prompt)["input_ids"])
-        text = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
-        return list(self.tokenizer(text=text, add_special_tokens=False)["input_ids"])
+        return list(self.tokenizer(text=chat_text(prompt, self.tokenizer), add_special_tokens=False)["input_ids"])
 
     def _batch(self, ids: list[list[int]], sampling: Sampling) -> list[Completion]:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id

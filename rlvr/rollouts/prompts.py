@@ -28,6 +28,14 @@ def completion_text(completion: Any) -> str:
     return "".join(str(message.get("content") or "") for message in completion)
 
 
+def chat_text(messages: Any, tokenizer: Any) -> str:
+    """Returns the messages as the tokenizer's chat template writes them, up to where the answer begins. ValueError
+    where it has none, as base models and models trained on plain prompts."""
+    if getattr(tokenizer, "chat_template", None) is None:
+        raise ValueError("the model's tokenizer has no chat template: prompt.style=plain asks with the text alone")
+    return str(tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+
+
 def extract_program(completion: str, section: PromptSection) -> str:
     """Returns the program in a completion, "" where there is none.
 

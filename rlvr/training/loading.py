@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from data_curation import Problem, load_problems
 from rlvr.config import DataSection, ModelSection, PromptSection, RecipeError
 from rlvr.models import resolve_model
-from rlvr.rollouts.prompts import render_prompt
+from rlvr.rollouts.prompts import chat_text, render_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -98,9 +98,5 @@ def prompt_lengths(prompts: Mapping[str, Any], tokenizer: Any) -> dict[str, int]
 
 
 def _tokens(rendered: Any, tokenizer: Any) -> int:
-    text = (
-        rendered
-        if isinstance(rendered, str)
-        else tokenizer.apply_chat_template(rendered, add_generation_prompt=True, tokenize=False)
-    )
+    text = rendered if isinstance(rendered, str) else chat_text(rendered, tokenizer)
     return len(tokenizer(text=text)["input_ids"])

@@ -40,6 +40,14 @@ def test_a_folder_where_another_process_works_is_refused(tmp_path: Path) -> None
     first.close()
     Journal(tmp_path / "graded.jsonl", {"suite": "b"}).close()  # a header alone holds no work to lose
     assert json.loads((tmp_path / "graded.jsonl").read_text()) == {"suite": "b"}
+    spent = Journal(tmp_path / "graded.jsonl", {"suite": "b"})
+    spent.append([{"seconds": 1.5}])
+    spent.close()
+    third = Journal(tmp_path / "graded.jsonl", {"suite": "c"})  # nor does the time of a try that made nothing
+    third.append([{"a": 1}])
+    third.close()
+    with pytest.raises(ValueError, match='suite was "c", is "d"'):
+        Journal(tmp_path / "graded.jsonl", {"suite": "d"})
 
 
 # --- samples made elsewhere ---
@@ -433,6 +441,12 @@ def test_exit_codes_tell_bad_input_from_a_failure_on_the_way(sums_file: Path, tm
     target = ("--endpoint", "http://127.0.0.1:9/v1", "--model", "m", "--out", tmp_path / "dead")
     code, lines = ended("--suite", suite, "--data", sums_file, *target, "endpoint.tries=1")
     assert code == 1 and lines[-1].startswith("rlvr: http://127.0.0.1:9/v1: ") and "ConnectError" in lines[-1]
+
+
+def test_a_model_without_a_chat_template_is_told_so(tiny_model: Path, sums_file: Path, tmp_path: Path) -> None:
+    chat = {"model": {"name_or_path": str(tiny_model)}, "prompt": {"style": "chat"}}
+    with pytest.raises(RecipeError, match=r"tokenizer has no chat template: prompt\.style=plain"):
+        evaluate(recipe_for(sums_file, tmp_path / "out", **chat))
 
 
 @pytest.mark.slow
