@@ -72,7 +72,7 @@ class RoutingTap:
     Routes are int64 tensors [batch, positions, MoE layers, k] with positions as in `input_ids`; -1 lets the router
     choose. `arm(routes)` applies them to the next forward passes, row after row, and keeps the last pass's in force
     for recomputation under gradient checkpointing, until `disarm()` or the next `arm`. Works under DDP (tap the module
-    inside) and torch.compile (MoE blocks then run eagerly; fullgraph=True is refused by torch).
+    inside), FSDP2 and torch.compile (MoE blocks then run eagerly; fullgraph=True is refused by torch).
 
     Raises UnknownRouter for a dense model and for families whose router makes no single top-k call.
     """
