@@ -230,6 +230,13 @@ def summary(results: Results) -> list[str]:
             if count:
                 held = found.get("suite_problems", metrics.problems)  # a file of samples may be of some of them
                 lines.append(f"WARNING: {suite}: {count} of {held} problems {what}")
+        if clean := found.get("without_overlap"):
+            low, high = clean["pass@1_ci95"]
+            name = "avg@1" if results.n_samples > 1 else "pass@1"
+            lines.append(
+                f"{suite}: {name} {clean['pass@1']:.3f} [{low:.3f}, {high:.3f}] over the {clean['problems']} problems "
+                "without overlap"
+            )
     cost = results.cost
     lines.append(f"cost: {cost.tokens:,} tokens, {cost.generate_s:.0f} s generating, {cost.grade_s:.0f} s grading")
     return lines

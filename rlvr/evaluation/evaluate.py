@@ -17,7 +17,7 @@ from rlvr.evaluation.generate import GENERATIONS, Generation, Item, Sampler, gen
 from rlvr.evaluation.grade import GRADED, NOT_SAMPLED, Grading, grader_version
 from rlvr.evaluation.identity import finished, identity_of
 from rlvr.evaluation.journal import Journal
-from rlvr.evaluation.metrics import build_results
+from rlvr.evaluation.metrics import build_results, pass_at_1
 from rlvr.evaluation.problems import suite_problems
 from rlvr.evaluation.records import SampleRecord, read_samples, write_samples
 from rlvr.evaluation.results import Cost, Results, write_results
@@ -75,11 +75,13 @@ def _read_back(recipe: EvaluationRecipe, done: Results, identity: dict[str, Any]
     grader = done.config.get("grader", "")
     if grader != grader_version():
         logger.warning("%s: graded by %s, this judge is %s; --regrade judges anew", folder, grader, grader_version())
-    config = _config(recipe, identity, overlaps, grader)
     ks = tuple(k for k in recipe.sampling.k if k <= done.n_samples) or (1,)
+    other_ks = set(ks) != set(done.results[recipe.suite].pass_at)
+    records = read_samples(folder) if other_ks or overlaps.found else []
+    config = _config(recipe, identity, overlaps, grader, records)
     renewed = done
-    if set(ks) != set(done.results[recipe.suite].pass_at):
-        fresh = build_results({recipe.suite: read_samples(folder)}, ks=ks)
+    if other_ks:
+        fresh = build_results({recipe.suite: records}, ks=ks)
         renewed = done.model_copy(update={"results": fresh.results, "config": config})
     elif any(config[key] != done.config.get(key) for key in ("contamination", "trained_on", "data_cutoff")):
         renewed = done.model_copy(update={"config": config})
@@ -90,12 +92,16 @@ def _read_back(recipe: EvaluationRecipe, done: Results, identity: dict[str, Any]
     return renewed
 
 
-def _config(recipe: EvaluationRecipe, identity: dict[str, Any], overlaps: Overlaps, grader: str) -> dict[str, Any]:
+def _config(
+    recipe: EvaluationRecipe, identity: dict[str, Any], overlaps: Overlaps, grader: str, records: list[SampleRecord]
+) -> dict[str, Any]:
+    seen = {overlap.problem_id for overlap in overlaps.found}
+    clean = pass_at_1([record for record in records if record.problem_id not in seen]) if seen else None
     return {
         **recipe.model_dump(mode="json"),
         "identity": identity,
         "grader": grader,
-        "contamination": overlaps.summary(),
+        "contamination": overlaps.summary() | ({"without_overlap": clean.to_json()} if clean else {}),
     }
 
 
@@ -172,7 +178,7 @@ def _score(
     results = build_results(
         {recipe.suite: records},
         checkpoint=recipe.target,
-        config=_config(recipe, identity, overlaps, grader_version()),
+        config=_config(recipe, identity, overlaps, grader_version(), records),
         cost=Cost(tokens=sum(record.completion_tokens for record in records), generate_s=generate_s,
                   grade_s=grading.seconds),
         ks=ks,

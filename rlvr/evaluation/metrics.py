@@ -58,11 +58,19 @@ def _by_label(
             groups.setdefault(label, []).append(record)
     parts = {}
     for label in order(groups):
-        counted = [problem for problem in outcomes(groups[label]).values() if problem.samples]
-        if counted:
-            values = pass_at_k_values([p.passed for p in counted], [p.samples for p in counted], 1)
-            parts[label] = Part(problems=len(counted), pass_at_1=_summary(values))
+        part = pass_at_1(groups[label])
+        if part is not None:
+            parts[label] = part
     return parts
+
+
+def pass_at_1(records: Sequence[SampleRecord]) -> Part | None:
+    """avg@1 over the problems of `records`; None where none has a graded sample."""
+    counted = [problem for problem in outcomes(records).values() if problem.samples]
+    if not counted:
+        return None
+    values = pass_at_k_values([p.passed for p in counted], [p.samples for p in counted], 1)
+    return Part(problems=len(counted), pass_at_1=_summary(values))
 
 
 def _most_common(groups: Mapping[str, Sequence[SampleRecord]]) -> list[str]:

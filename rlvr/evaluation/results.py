@@ -27,6 +27,9 @@ class Part(Strict):
     problems: int
     pass_at_1: Estimate
 
+    def to_json(self) -> dict[str, Any]:
+        return {"problems": self.problems} | _flat("pass@1", self.pass_at_1)
+
 
 class Rating(Strict):
     """Estimated from the ratings of the problems; see `estimate_rating`."""
@@ -71,9 +74,7 @@ class SuiteMetrics(Strict):
         for field in ("by_month", "by_tag"):
             parts: dict[str, Part] = getattr(self, field)
             if parts:
-                flat[field] = {
-                    name: {"problems": p.problems} | _flat("pass@1", p.pass_at_1) for name, p in parts.items()
-                }
+                flat[field] = {name: part.to_json() for name, part in parts.items()}
         flat |= {name: getattr(self, name) for name in _PLAIN}
         return flat
 

@@ -171,6 +171,8 @@ def test_training_problems_in_the_suite_are_found_and_said(
         "WARNING: sums: 2 of 5 problems are in the training data",
         "WARNING: sums: 2 of 5 problems are from before the model's data cutoff",
     ]
+    assert found["without_overlap"]["problems"] == 3 and found["without_overlap"]["pass@1"] == 0.5
+    assert any("avg@1 0.500" in line and "over the 3 problems without overlap" in line for line in summary(results))
     overlaps = json.loads((out / "contamination.json").read_text())["overlaps"]
     assert [(o["problem_id"], o["why"]) for o in overlaps] == [("sum/1", "statement"), ("sum/3", "words")]
 
