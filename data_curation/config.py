@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sandbox import languages
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -115,6 +117,11 @@ class VerifyOptions(_Options):
     maximum_tests_mb: Annotated[float, Field(gt=0)] = 64.0  # input and output of a problem's tests together
     drop_unverified: bool = False  # drop problems that have no accepted solution to run
     drop_weak: bool = False  # drop problems whose tests accept a solution labelled wrong
+
+    @field_validator("languages")
+    @classmethod
+    def _known(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if names is None else tuple(languages.find(name).name for name in names)
 
 
 class StrengthenOptions(_Options):

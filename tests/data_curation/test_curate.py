@@ -261,6 +261,7 @@ def test_shipped_recipes_are_valid(name):
     ("text", "message"),
     [
         ("sead: 1", "unknown key `sead`; did you mean `seed`?"),
+        ("verify: {languages: [cobol]}", "`verify.languages`: value error, unknown language 'cobol': known are c, cpp"),
         ("filter: {minimum_test: 3}", "unknown key `filter.minimum_test`; did you mean `minimum_tests`?"),
         ("split: {heldout: 2}", "`split.heldout`: input should be less than or equal to 1, got 2"),
         ("sources: []", "`sources`"),
