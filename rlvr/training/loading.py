@@ -71,8 +71,10 @@ def load_training_problems(section: DataSection, prompt: PromptSection) -> list[
 def render_prompts(problems: list[Problem], prompt: PromptSection, tokenizer: Any, room: int | None) -> dict[str, Any]:
     """Returns problem id -> prompt, leaving out prompts longer than `room` tokens (what the window leaves them).
 
-    Raises RecipeError where none fits.
+    Raises RecipeError where none fits, ValueError where the style is chat and the tokenizer has no chat template.
     """
+    if prompt.style == "chat":
+        chat_text(render_prompt(problems[0], prompt), tokenizer)
     prompts = {}
     longest = 0
     for problem in problems:

@@ -16,6 +16,7 @@ from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.fingerprints import write_texts
 from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
+from rlvr.rollouts.prompts import chat_text
 from rlvr.rollouts.prompts import completion_text as said
 from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
@@ -79,6 +80,8 @@ def train_sft(recipe: SFTRecipe) -> Path:
     config = SFTConfig(**{**values, **section.extra})
     name_cpu_plainly(config)
     model, tokenizer = load_policy(recipe.model)
+    if not isinstance(dataset[0]["prompt"], str):
+        chat_text(dataset[0]["prompt"], tokenizer)  # says what is wrong where it has no template
     routing = supervised_routing(model, recipe.moe)
     trainer = AtomicSFTTrainer(
         model=model,

@@ -1,11 +1,14 @@
 """Prompts, and what of a completion is the program."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from data_curation import Problem
 from rlvr.config import PromptSection
 from rlvr.rollouts.prompts import extract_program, render_prompt
+from rlvr.training.loading import render_prompts
 
 CHAT = PromptSection(style="chat")
 PLAIN = PromptSection(style="plain")
@@ -20,6 +23,14 @@ def test_chat_completions_hold_the_program_in_a_block():
 def test_extraction_never_fails(text):
     assert isinstance(extract_program(text, CHAT), str)
     assert extract_program(text, PLAIN) == (text if text.strip() else "")
+
+
+def test_messages_for_a_model_that_was_not_taught_to_chat_are_refused_before_training(tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    problem = Problem(id="a", statement="Add.")
+    with pytest.raises(ValueError, match=r"no chat template: prompt\.style=plain"):
+        render_prompts([problem], CHAT, tokenizer, None)
+    assert render_prompts([problem], PLAIN, tokenizer, None)
 
 
 def test_braces_in_a_statement_are_left_alone():
