@@ -33,11 +33,15 @@ DATASET_SCHEMA = pa.schema(
 def write_dataset(folder: Path, splits: Mapping[str, Sequence[Problem]], options: OutputOptions, card: str) -> None:
     """Writes `data/SPLIT-00000-of-00001.parquet`, large tests under `tests/`, and the card as README.md.
 
-    The folder is replaced. A split without problems gets no file, for `datasets` cannot load one. Tests of more than
-    `inline_tests_kb` stand in a file of their own, named in `tests_file`.
+    The folder is replaced. A split without problems gets no file, for `datasets` cannot load one; without any
+    problem there is no folder. Tests of more than `inline_tests_kb` stand in a file of their own, named in
+    `tests_file`.
     """
     fresh = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(fresh, ignore_errors=True)
+    if not any(splits.values()):
+        shutil.rmtree(folder, ignore_errors=True)
+        return
     for split, problems in splits.items():
         files = -(-len(problems) // ROWS_PER_FILE)
         source = iter(problems)

@@ -7,6 +7,7 @@ import gzip
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,8 +17,6 @@ import pyarrow.parquet as pq
 from data_curation.schema import Problem
 
 T = TypeVar("T")
-
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EFBIG)
 
 _TEST = pa.struct(
     [
@@ -125,12 +124,27 @@ def replace_with(write: Callable[[Path], Any], path: Path) -> None:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        write(temporary)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno not in _DISK or error.filename is not None:  # not ours: of a source that was read meanwhile
-            raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        with naming(path, temporary):
+            write(temporary)
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+
+@contextmanager
+def naming(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """Gives errors of a disk that is full or failing the name of the file that was written, which libraries leave out.
+
+    What happened to `temporary`, the file's unfinished form, happened to `path`.
+    """
+    try:
+        yield
+    except OSError as error:
+        nameless = error.filename is None and error.errno in _DISK
+        if nameless or (temporary is not None and error.filename == str(temporary)):
+            raise OSError(error.errno, os.strerror(error.errno or errno.EIO), str(path)) from error
+        raise

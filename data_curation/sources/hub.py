@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from data_curation.schema import Problem
@@ -18,13 +19,15 @@ def read_hub(name: str, rejected: RejectedRows | None = None) -> Iterator[Proble
     """The problems of `NAME` or `NAME@SPLIT` (default train), streamed; the layout is told by the columns."""
     try:
         import datasets
+        from huggingface_hub.utils import logging
     except ImportError:
         raise ValueError(
             f"hub:{name}: the `datasets` package is not installed; pip install 'rlvr[train]' or give a file"
         ) from None
     dataset, _, split = name.partition("@")
     try:
-        rows = datasets.load_dataset(dataset, split=split or "train", streaming=True)
+        with _quietly(logging):
+            rows = datasets.load_dataset(dataset, split=split or "train", streaming=True)
     except Exception as error:  # datasets raises a dozen unrelated kinds here; the user needs the first line of any
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"hub:{name}: cannot be loaded: {reason}") from None
@@ -44,3 +47,14 @@ def read_hub(name: str, rejected: RejectedRows | None = None) -> Iterator[Proble
         raise RowError(f"hub:{name}", row, f"unknown layout: neither a problem nor a known set has the columns {shown}")
 
     yield from convert(iter(enumerate(rows, start=1)), make, f"hub:{name}", rejected)
+
+
+@contextmanager
+def _quietly(logging: Any) -> Iterator[None]:
+    """The hub's client tells of every try; what stopped the last one is in the error."""
+    told = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(told)

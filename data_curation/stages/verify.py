@@ -25,6 +25,7 @@ from data_curation.stages.result import Dropped, Notes, Stage, Workplace
 from data_curation.stages.second_look import fits, has_many_answers, may_change, raised_limit, speeds, trials
 from data_curation.stages.thinning import thinned
 from data_curation.stages.threads import waiting_threads
+from data_curation.storage import naming
 
 JOURNAL = "journal.jsonl"
 _TIME_OUTS = ("TLE", "ILE")
@@ -194,7 +195,10 @@ class _Journal:
         """Takes runs in, as they were made here or elsewhere."""
         self._known.update(runs)
         if self._path is not None and runs:
-            with self._path.open("a", encoding="utf-8") as stream:  # whole lines at the end, whichever thread
+            with (
+                naming(self._path),
+                self._path.open("a", encoding="utf-8") as stream,
+            ):  # whole lines at the end, whichever thread
                 stream.write("".join(json.dumps([key, *astuple(run)]) + "\n" for key, run in runs.items()))
 
 

@@ -14,6 +14,7 @@ import pytest
 from data_curation import CurationConfig, Problem, RowError, Test, curate, load_problems, save_problems
 from data_curation.inputs import faults_of_inputs
 from data_curation.sources import check_source
+from data_curation.storage import replace_with
 
 ROW = Problem(
     id="sum", statement="Add the two numbers of the line.", tests=[Test(input="1 2\n", output="3\n")]
@@ -203,3 +204,11 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 def test_an_output_that_is_a_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="the output is a folder, and this is a file"):
         curate(CurationConfig(sources=("builtin:contest",)), write(tmp_path / "out", b""), show_progress=False)
+
+
+def test_a_full_disk_names_the_file_that_was_written_and_leaves_the_old_one(tmp_path):
+    file = write(tmp_path / "a.parquet", b"old")
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        replace_with(lambda _: Path("/dev/full").write_bytes(b"new"), file)
+    assert raised.value.filename == str(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.parquet"] and file.read_bytes() == b"old"

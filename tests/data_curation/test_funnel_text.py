@@ -43,6 +43,7 @@ def test_nothing_left_is_an_error_that_names_the_reasons_and_leaves_the_rows_to_
     config = source(tmp_path, row("a", "sum", tests=[]), row("b", "product", tests=[]))
     with pytest.raises(NothingLeft, match=r"nothing is left of 2 problems; removed by filter: 2 no tests\. Row by row"):
         curate(config, tmp_path / "out", show_progress=False)
+    assert not (tmp_path / "out" / "dataset").exists(), "a data set of no rows would be trained on, or published"
     rows = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
     assert [(row["id"], row["stage"], row["reason"]) for row in rows] == [
         ("a", "filter", "no tests"),
