@@ -6,9 +6,12 @@ import dataclasses
 import json
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rlvr.evaluation import SampleRecord
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 _FILE = click.Path(path_type=Path)
@@ -61,10 +64,9 @@ def codeelo(samples: Path, rounds: Path, population: Path | None, least_contesta
     SAMPLES is a samples.jsonl whose problem ids name their round, such as 1305/A.
     """
     from rlvr.evaluation import codeelo as protocol
-    from rlvr.evaluation import read_samples
 
     attempts: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
-    records = sorted((r for r in read_samples(samples) if not r.greedy), key=lambda r: (r.problem_id, r.sample))
+    records = sorted((r for r in _records(samples) if not r.greedy), key=lambda r: (r.problem_id, r.sample))
     for record in records:
         contest, index = protocol.contest_and_index(record.problem_id)
         attempts[contest][index].append(record.verdict)
@@ -89,12 +91,11 @@ def codeelo(samples: Path, rounds: Path, population: Path | None, least_contesta
 @_JSON
 def estimate(samples: Path, ratings: Path | None, prior: tuple[float, float], as_json: bool) -> None:
     """Estimate a rating from problem ratings alone (MAP with a Gaussian prior and a 95% interval)."""
-    from rlvr.evaluation import read_samples
     from rlvr.evaluation.estimated_rating import estimate_rating
     from rlvr.evaluation.records import outcomes
 
     known = dict(_pairs(ratings)) if ratings else {}
-    tried = {problem: outcome for problem, outcome in outcomes(read_samples(samples)).items() if outcome.samples}
+    tried = {problem: outcome for problem, outcome in outcomes(_records(samples)).items() if outcome.samples}
     given = {problem: known.get(problem, known.get(problem.rpartition("/")[2])) for problem in tried}
     if ratings and all(value is None for value in given.values()):
         raise ValueError(
@@ -128,6 +129,15 @@ def calibrate(ratings: Path, problems: int, solvers: int, truths: tuple[float, .
     for row in rows:
         values = f"{row.true_rating:>6.0f} {row.mean_estimate:>7.0f} {row.rmse:>6.0f}"
         click.echo(f"{values} {row.coverage:>10.1%} {row.width:>6.0f}")
+
+
+def _records(path: Path) -> list[SampleRecord]:
+    """The records of one judge, each sample once."""
+    from rlvr.evaluation.records import check_records, read_samples
+
+    records = read_samples(path)
+    check_records(records, str(path))
+    return records
 
 
 def _numbers(path: Path) -> list[float]:

@@ -288,6 +288,10 @@ def test_codeelo_and_estimate_run_from_samples(tmp_path: Path) -> None:
     assert found["rounds"][0]["points"] == 1450 and found["rounds"][0]["rank"] == 1 + 300 - 290
     answer = run("estimate", str(samples))
     assert answer.exit_code == 0 and "estimated rating" in answer.output and "2 rated problems" in answer.output
+    twice = write_samples([*records(), records()[0]], tmp_path / "twice")
+    assert "sample 0 of problem '7/A' stands 2 times" in str(run("estimate", str(twice)).exception)
+    mixed = write_samples([r.model_copy(update={"grader": str(r.sample)}) for r in records()], tmp_path / "mixed")
+    assert "records of different graders (0, 1)" in str(run("codeelo", str(mixed), "--rounds", str(rounds)).exception)
     rounds.write_text(json.dumps(body | {"problems": []}) + "\n")
     assert "key 'problems' is missing" in str(run("codeelo", str(samples), "--rounds", str(rounds)).exception)
     assert run("changes", str(rounds)).output.splitlines()[0].endswith("300 contestants")
