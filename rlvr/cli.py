@@ -142,8 +142,10 @@ def sft(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
         return _show(recipe, recipe.output_dir)
     require_inputs(recipe)
     from rlvr.sole_use import sole_use
+    from rlvr.training.launch import say_if_launched_alone
     from rlvr.training.sft import train_sft
 
+    say_if_launched_alone()
     with sole_use(recipe.output_dir):
         _say_once(train_sft(recipe))
 
@@ -167,7 +169,9 @@ def train(config: Path, overrides: tuple[str, ...], dry_run: bool) -> None:
     require_inputs(recipe)
     from rlvr.sole_use import sole_use
     from rlvr.training.grpo import train_grpo
+    from rlvr.training.launch import say_if_launched_alone
 
+    say_if_launched_alone()
     with sole_use(recipe.output_dir):
         _say_once(train_grpo(recipe))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 from dataclasses import replace
@@ -13,6 +14,8 @@ MEASURING = 3  # batches that are graded before the first step
 
 def fall_ill(sickness: str) -> None:
     """What happens to the second process in its third step, after the checkpoint of the second."""
+    from transformers import Trainer
+
     from rlvr.rewards import ProgramGrader
     from rlvr.training.grpo_trainer import GroupedGRPOTrainer
     from sandbox import Verdict
@@ -29,6 +32,17 @@ def fall_ill(sickness: str) -> None:
             return logps, *others
 
         GroupedGRPOTrainer._get_per_token_logps_and_entropies = broken
+        return
+    if sickness == "full disk":
+        save = Trainer._save_checkpoint
+
+        def without_room(self: Any, *arguments: Any) -> None:
+            if self.state.global_step == 3:
+                signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write that fails is told, as on a full disk
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+            save(self, *arguments)
+
+        Trainer._save_checkpoint = without_room
         return
     grade = ProgramGrader.grade
     calls: list[int] = []

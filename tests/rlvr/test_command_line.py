@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from rlvr import cli
 from rlvr.__main__ import main as entry_point
 from rlvr.config import QuickstartRecipe, RecipeError, load_recipe, write_resolved
+from rlvr.training.launch import processes_asked_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +49,27 @@ def test_a_full_disk_is_one_line_whoever_was_writing(monkeypatch, capsys):
         code, said = ends_with(error, monkeypatch, capsys)
         assert code == 1
         assert said.count("\n") == 1 and "No space left on device" in said and "the same command continues" in said
+
+
+@pytest.mark.parametrize("words", ["--cpu --num_processes 2", "--num_processes=2 --cpu", "--num-processes 2 x.py"])
+def test_the_processes_a_launcher_was_asked_for_are_read_from_its_command(words):
+    assert processes_asked_for(["accelerate", "launch", *words.split()]) == 2
+    assert processes_asked_for(["accelerate", "launch", "--cpu", "--num_processes"]) == 1
+
+
+def test_a_launcher_that_starts_one_process_of_several_is_told(monkeypatch):
+    program = "from rlvr.training.launch import say_if_launched_alone; say_if_launched_alone()"
+    launcher = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {program!r}])"  # its words are its own
+
+    def said(**variables: str) -> str:
+        command = [sys.executable, "-c", launcher, "accelerate", "launch", "--cpu", "--num_processes", "2"]
+        env = {**os.environ, "ACCELERATE_USE_CPU": "True", **variables}
+        return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True).stderr
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    alone = said()
+    assert "asked for 2 processes and started 1" in alone and "torchrun --nproc_per_node 2" in alone
+    assert said(WORLD_SIZE="2") == ""
 
 
 def test_other_errors_keep_their_traceback(monkeypatch, capsys):

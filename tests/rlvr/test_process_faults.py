@@ -43,6 +43,7 @@ def whole(settings) -> Path:
     ("sickness", "named"),
     [
         ("killed", "Signal 9 (SIGKILL)"),
+        pytest.param("full disk", "step 3: checkpoint-3 could not be written to", marks=pytest.mark.thorough),
         pytest.param("judge", "the judge failed on", marks=pytest.mark.thorough),
         pytest.param("not a number", "the loss is nan", marks=pytest.mark.thorough),
     ],
