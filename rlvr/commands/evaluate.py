@@ -202,9 +202,8 @@ def summary(results: Results) -> list[str]:
         for k, estimate in sorted(metrics.pass_at.items()):
             low, high = estimate.ci95
             name = "avg@1" if k == 1 and results.n_samples > 1 else f"pass@{k}"
-            lines.append(
-                f"{suite}: {name} {estimate.value:.3f} [{low:.3f}, {high:.3f}] over {metrics.problems} problems"
-            )
+            counted = sum(problem.samples >= k for problem in results.per_problem.get(suite, {}).values())
+            lines.append(f"{suite}: {name} {estimate.value:.3f} [{low:.3f}, {high:.3f}] over {counted} problems")
         if metrics.greedy is not None:
             low, high = metrics.greedy.ci95
             lines.append(f"{suite}: greedy {metrics.greedy.value:.3f} [{low:.3f}, {high:.3f}]")

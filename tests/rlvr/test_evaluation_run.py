@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from endpoint_server import serving
 from sums import PROBLEMS, asking, invoke, make_problem, own_suite, recipe_for, sample_rows, solver, write_rows
 
 from data_curation import Solution, load_problems, save_problems
+from rlvr.commands.evaluate import summary
 from rlvr.config import EvaluationRecipe, RecipeError
 from rlvr.evaluation import read_results, read_samples
 from rlvr.evaluation.evaluate import evaluate
@@ -71,6 +73,9 @@ def test_a_file_of_samples_is_graded_only(sums_file: Path, tmp_path: Path) -> No
     metrics = results.results["sums"]
     assert metrics.pass_at[1].value == 0.5 and metrics.pass_at[2].value == 1.0
     assert metrics.truncation_rate == 0.5 and results.checkpoint == str(file)
+    fewer = evaluate(recipe_for(sums_file, tmp_path / "fewer", samples=str(write_rows(file, sample_rows()[:-1]))))
+    said = "\n".join(summary(fewer))
+    assert re.search(r"avg@1 .* over 5 problems", said) and re.search(r"pass@2 .* over 4 problems", said)
 
 
 @pytest.mark.parametrize(
