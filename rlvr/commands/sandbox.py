@@ -154,18 +154,29 @@ def verify_package(
     from data_curation.kattis.verify import verify
 
     places = [place for folder in folders for place in find_packages(folder)]
-    found, unreadable = [], []
+    packages, found, unreadable = [], [], []
+
+    def refuse(place: Path, error: Exception) -> None:
+        unreadable.append(place)
+        click.echo(f"{place.name}: {error}", err=True)
+
+    for place in places:
+        try:
+            packages.append((place, read_package(place)))
+        except PackageError as error:
+            refuse(place, error)
+    there = {submission.category for _, package in packages for submission in package.submissions}
+    if packages and (unknown := sorted(set(categories) - there)):
+        raise click.UsageError(f"--only {unknown[0]}: no submissions of it; there are {', '.join(sorted(there))}")
+    options: dict[str, Any] = {"time_limit_s": time_limit, "categories": categories, "thorough": thorough}
     with _open_judge(url, workers, min_protection, allow_unconfined, None) as used:
-        for place in places:
-            try:
-                package = read_package(place)
-            except PackageError as error:
-                unreadable.append(str(error))
-                click.echo(f"{place.name}: {error}", err=True)
-                continue
+        for place, package in packages:
             with _bar(package.name) as bar:
-                options: dict[str, Any] = {"time_limit_s": time_limit, "categories": categories, "thorough": thorough}
-                found.append(verify(package, used, progress=bar, **options))
+                try:
+                    found.append(verify(package, used, progress=bar, **options))
+                except ValueError as error:  # its validator, for example, does not compile
+                    refuse(place, error)
+                    continue
             if not as_json:
                 click.echo(table.text(found[-1]))
     if as_json:

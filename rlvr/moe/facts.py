@@ -132,13 +132,14 @@ def load_config(name: str, *, trust_remote_code: bool = False) -> tuple[dict[str
         return raw, _config_from(raw, str(path), trust_remote_code)
     from transformers import AutoConfig
 
+    from rlvr.models import ModelUnavailable, resolve_model
+
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(resolve_model(name), trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, ModelUnavailable) as error:
         reason = str(error).splitlines()[0]
         raise FileNotFoundError(
-            f"{name}: neither a folder, a config.json nor one of {', '.join(presets())}; and the hub"
-            f" does not give it: {reason}"
+            f"{name}: neither a config.json nor one of {', '.join(presets())}, and no model to load: {reason}"
         ) from None
     return config.to_dict(), config
 

@@ -133,6 +133,24 @@ def test_the_command_prints_tables_and_tells_by_its_exit_code(tmp_path: Path, ju
     assert isinstance(CliRunner().invoke(verify_package, [str(tmp_path / "nothing")]).exception, FileNotFoundError)
 
 
+def test_a_package_whose_validator_does_not_compile_is_named_and_the_others_are_verified(tmp_path: Path) -> None:
+    two_piles(tmp_path)
+    [validator, *_] = sorted(path for path in split_number(tmp_path).glob("output_validat*/**/*") if path.is_file())
+    validator.write_text("def (\n")
+    run = CliRunner().invoke(
+        verify_package, [str(tmp_path), "--workers", "1", "--only", "wrong_answer", "--time-limit", "1"]
+    )
+    assert run.exit_code == 2
+    assert "splitnumber: " in run.stderr and "does not compile" in run.stderr
+    assert "wrong_answer/minus.py" in run.stdout and "1 of 2 packages" in run.stdout
+
+
+def test_a_category_that_no_package_has_is_refused(tmp_path: Path) -> None:
+    run = CliRunner().invoke(verify_package, [str(two_piles(tmp_path)), "--only", "cobol"])
+    assert run.exit_code == 2
+    assert "--only cobol: no submissions of it; there are accepted, run_time_error" in run.stderr
+
+
 def test_a_failing_judge_is_not_taken_for_a_mismatch(tmp_path: Path, judge: sandbox.Judge) -> None:
     package = read_package(two_piles(tmp_path))
 
