@@ -64,6 +64,7 @@ def write_report(
         copies=len(copies),
         contamination=contamination,
         weak=[row for row in verification if row["weaknesses"]],
+        wrong_run=sum(row["wrong"] for row in verification),
         kept=_kept(problems),
         examples=EXAMPLES,
         charts=charts(facts),

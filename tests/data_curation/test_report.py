@@ -113,6 +113,7 @@ def test_a_page_of_nothing_can_be_read(tmp_path):
         curate(CurationConfig(sources=(str(source),)), tmp_path / "out", show_progress=False)
     page = _Page((tmp_path / "out" / "report.html").read_text())
     assert page.open == []
+    assert "Not known: no solution that is labelled wrong was run." in page.words
     for said in ("No problem was kept.", "No copies were found.", "Not checked: the recipe names no evaluation set"):
         assert said in page.words
 

@@ -19,9 +19,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from data_curation import Problem, Test, storage
+from data_curation.pipeline import STAGES
 from data_curation.sources import RowError, tables
 from data_curation.stored import StoredProblems
 
+ROOT = Path(__file__).parents[2]
 ROWS, ROW_MB, ALLOWED_MB = 130, 1, 64
 COUNT = """
 import resource, sys
@@ -177,3 +179,14 @@ def test_a_whole_run_takes_less_memory_than_the_tests_that_pass_through_it(tmp_p
     command = [sys.executable, "-c", CURATED, str(tmp_path / "p.jsonl.gz"), str(tmp_path / "out")]
     counted, grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-2:]
     assert int(counted) > 0 and int(grown) < 2 * ROWS * ROW_MB * 0.85
+
+
+@pytest.mark.thorough
+def test_no_stage_takes_more_memory_for_three_times_the_problems():
+    command = [sys.executable, "benchmarks/curation_memory.py", "--problems", "1500", "4500", "--stages"]
+    stages = ["load", *(name for name, _ in STAGES)]
+    found = subprocess.run([*command, *stages], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = [line.split() for line in found.stdout.splitlines()[1:]]
+    assert [line[0] for line in lines] == stages
+    grown = {line[0]: int(line[4]) for line in lines}
+    assert max(grown.values()) < ALLOWED_MB / 2, grown  # of 120 MB more tests
