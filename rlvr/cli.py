@@ -344,7 +344,7 @@ _PROCESS = os.getpid()
 
 def main() -> None:
     """Entry point: 0 done, 2 wrong input, 1 a failure on the way, 75 stopped by a scheduler, 130 interrupted."""
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(prog_name="rlvr", standalone_mode=False)
     except _Terminated:
@@ -374,6 +374,8 @@ def main() -> None:
             print(f"rlvr: {trouble}", file=sys.stderr)
             raise SystemExit(1) from None
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
