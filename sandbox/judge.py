@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import queue
@@ -16,15 +15,14 @@ from pathlib import Path
 
 from sandbox import languages
 from sandbox.cases import Limits, TestCase
-from sandbox.checkers import user
-from sandbox.execution.cache import VerdictCache, key_of
-from sandbox.execution.job import Facts, Interactor, Job, Program, RunInput, RunLimits
-from sandbox.execution.launch import Launcher, OnDone, OnFacts, Source
+from sandbox.execution.cache import VerdictCache
+from sandbox.execution.job import Facts, RunInput
+from sandbox.execution.launch import Launcher, Source
 from sandbox.execution.pool import Pool
-from sandbox.grading import Form, Grading, Inputs
 from sandbox.isolation import cgroup, groups, levels
 from sandbox.submission import Checked, Execution, Submission, check_file_names, checked, require, run_limits
 from sandbox.verdicts import Judgement, Verdict
+from sandbox.work import Pending, Work, read_testlib
 
 _log = logging.getLogger("sandbox")
 
@@ -50,15 +48,6 @@ class Statistics:
     @property
     def utilisation(self) -> float:
         return self.busy / self.workers
-
-
-@dataclass(eq=False)
-class _Pending:
-    """A judgement under way; several equal submissions may wait for it."""
-
-    future: Future[Judgement]
-    waiting: int = 1
-    job: Job | None = None
 
 
 class Judge:
@@ -98,13 +87,12 @@ class Judge:
         self.cache: VerdictCache | None = None
         if cache is not False:
             self.cache = VerdictCache(path=None if cache is True else cache)
-        self._presentation_errors = presentation_errors
-        self._testlib = _read_testlib(testlib or os.environ.get("SANDBOX_TESTLIB"))
+        self._testlib = read_testlib(testlib or os.environ.get("SANDBOX_TESTLIB"))
         self.control_groups = groups.find() if control_groups else groups.Found(None, "turned off")
         place = self.control_groups.place
         self._pool = Pool(self._workers, self.protection, silence_s, languages.runtime_paths(), place)
         self._launcher = Launcher(self._pool, self._workers)
-        self._pending: dict[bytes, _Pending] = {}
+        self._work = Work(self._pool, self._launcher, self.cache, self._testlib, presentation_errors)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -235,7 +223,7 @@ class Judge:
             missing = Execution(Verdict.IE, message=error or "not run")
             future.set_result(seen + [missing] * (len(encoded) - len(seen)))
 
-        pending: _Pending = _Pending(Future())
+        pending: Pending = Pending(Future())
         runs = [RunInput(data, files=laid, collect=collect) for data in encoded]
         self._launcher.start(pending, Source(spoken, code), runs, ours, on_facts, on_done)
         try:
@@ -284,126 +272,13 @@ class Judge:
             self._workers, pool.busy, pool.waiting, pool.replaced, hits, misses, pool.run_alone, len(held), sum(held)
         )
 
-    @contextlib.contextmanager
-    def _submitted(
-        self, submissions: list[Submission], stop: str, keep_output: bool
-    ) -> Iterator[list[Future[Judgement]]]:
-        """Futures of the submissions; those not done when the block is left are cancelled."""
-        ready = [self._check(submission, stop, keep_output) for submission in submissions]
-        entries: list[tuple[bytes, _Pending]] = []
-        try:
-            entries.extend(self._submit(one) for one in ready)
-            yield [pending.future for _, pending in entries]
-        finally:
-            for key, pending in entries:
-                self._leave(key, pending)
-
     def _check(self, submission: Submission, stop: str, keep_output: bool) -> Checked:
         if self._closed:
             raise RuntimeError("this judge is closed")
         return checked(submission, stop, keep_output, testlib=self._testlib is not None)
 
-    def _submit(self, one: Checked) -> tuple[bytes, _Pending]:
-        submission, language = one.submission, one.language
-        circumstances = (str(one.stop), str(one.keep_output), *self._own)
-        key = key_of(submission, f"{language.name} {language.version()}", circumstances)
-        known = self.cache.get(key) if self.cache is not None else None
-        if known is not None:
-            pending = _Pending(Future())
-            pending.future.set_result(known)
-            return key, pending
-        with self._lock:
-            running = self._pending.get(key)
-            if running is not None:
-                running.waiting += 1
-                return key, running
-            pending = self._pending[key] = _Pending(Future())
-
-        def deliver(judgement: Judgement) -> None:
-            pending.job = None  # a batch keeps what it waits for, and must not keep every program
-            with self._lock:
-                if self._pending.get(key) is pending:
-                    del self._pending[key]
-            if self.cache is not None:
-                self.cache.put(key, judgement)
-            pending.future.set_result(judgement)
-
-        def ask(questions: list[RunInput], on_facts: OnFacts, on_done: OnDone) -> None:
-            assert one.checker.referee is not None
-            source = self._source_of(one.checker.referee, conversation=False)
-            self._launcher.start(pending, source, questions, RunLimits.of(user.LIMITS, 1.0), on_facts, on_done)
-
-        tests = tuple(submission.tests)
-        form = Form(submission.input_file, submission.output_file, one.interactor, one.checker.in_place)
-        grading = Grading(
-            tests,
-            one.checker,
-            form,
-            one.stop,
-            one.keep_output,
-            self.protection,
-            deliver,
-            ask,
-            self._presentation_errors,
-        )
-        if not submission.code.strip():
-            deliver(grading.refused(Verdict.NO_CODE, "no program"))
-            return key, pending
-        source = Source(language, submission.code)
-        if one.interactor is None:
-            inputs = Inputs(form, tests)
-            called = any(test.call is not None for test in tests)
-            self._launcher.start(pending, source, inputs, one.limits, grading.on_facts, grading.on_done, apart=called)
-        else:
-            self._converse(pending, source, one.interactor, grading, one.limits)
-        return key, pending
-
-    @property
-    def _own(self) -> tuple[str, ...]:
-        header = "" if self._testlib is None else hashlib.blake2b(self._testlib.encode()).hexdigest()
-        return header, str(self._presentation_errors)
-
-    def _source_of(self, referee: user.Referee, *, conversation: bool) -> Source:
-        files = dict(referee.files)
-        if referee.protocol == "testlib" and self._testlib is not None:
-            files["testlib.h"] = self._testlib
-        return Source(languages.find(referee.language), referee.code(conversation=conversation), files)
-
-    def _converse(
-        self, pending: _Pending, source: Source, referee: user.Referee, grading: Grading, limits: RunLimits
-    ) -> None:
-        """Starts the program against the interactor, which is built first."""
-
-        def with_interactor(program: Program) -> None:
-            own_limits = RunLimits.of(user.INTERACTOR_LIMITS, 1.0)
-            interactor = Interactor(program, referee.conversation_arguments, own_limits)
-            inputs = Inputs(grading.form, grading.tests, interactor)
-            self._launcher.start(pending, source, inputs, limits, grading.on_facts, grading.on_done, apart=True)
-
-        def failed(error: str | None, compile_error: str | None) -> None:
-            grading.on_done(error or f"the interactor does not compile: {compile_error}", None)
-
-        self._launcher.prepare(pending, self._source_of(referee, conversation=True), with_interactor, failed)
-
-    def _leave(self, key: bytes, pending: _Pending) -> None:
-        """One waiter less; the last one to leave stops the work."""
-        if pending.future.done():
-            return
-        with self._lock:
-            pending.waiting -= 1
-            if pending.waiting:
-                return
-            if self._pending.get(key) is pending:
-                del self._pending[key]
-        job = pending.job
-        if job is not None:
-            self._pool.cancel(job)
-
-
-def _read_testlib(path: str | Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"testlib {path}: cannot be read: {error}") from None
+    def _submitted(
+        self, submissions: list[Submission], stop: str, keep_output: bool
+    ) -> contextlib.AbstractContextManager[list[Future[Judgement]]]:
+        """Futures of the submissions; those not done when the block is left are cancelled."""
+        return self._work.of([self._check(submission, stop, keep_output) for submission in submissions])

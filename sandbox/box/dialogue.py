@@ -15,6 +15,7 @@ import time
 
 import confine
 import execute
+import observe
 from channel import ABORTED, CPU, FINISHED, MEMORY, OUTPUT, RESULT, UNSTARTED, WALL
 
 _TICK = 0.02
@@ -85,13 +86,13 @@ class Dialogue:
             self._follow(program, interactor, to_program, to_interactor, started)
             wall = time.monotonic() - started
             if self.server.limited:
-                self.server._sweep()
-            self.supervisor.clear_scratch()
+                self.server.sweep()
+            observe.clear_scratch()
             self._report(program, interactor, errors, wall)
         finally:
             for fd in self.open:
                 os.close(fd)
-            _clear(self.server.desk)
+            observe.remove_tree(self.server.desk)
 
     def _memory_file(self, name: str, size: int) -> int:
         fd = os.memfd_create(name, os.MFD_CLOEXEC)
@@ -181,7 +182,7 @@ class Dialogue:
                     elif not program.alive and now - ended > wall_us / 1e6:
                         interactor.kill(WALL)
                     else:
-                        reason = self.supervisor.usage(interactor.pid, memory_kb)
+                        reason = observe.usage(interactor.pid, memory_kb + self.supervisor.baseline_kb)
                         if reason:
                             interactor.kill(reason)
                     if not interactor.alive:
@@ -212,10 +213,10 @@ class Dialogue:
         if program.spent() > self.cpu_us / 1e6:
             reason = CPU
         # waiting for an interactor that computes is not idleness
-        elif wall > limit and self.supervisor.idle(program.pid, wall - interactor.spent(), limit):
+        elif wall > limit and observe.idle(program.pid, wall - interactor.spent(), limit):
             reason = WALL
         else:
-            reason = self.supervisor.usage(program.pid, self.memory_kb) or self.supervisor.crowded()
+            reason = observe.usage(program.pid, self.memory_kb + self.supervisor.baseline_kb) or observe.crowded()
         if self.drained > self.output:
             reason = OUTPUT
         if reason != FINISHED:
@@ -268,9 +269,3 @@ def _accepted(status: int) -> bool:
 
 def _tail(fd: int) -> bytes:
     return os.pread(fd, _TAIL, max(0, os.fstat(fd).st_size - _TAIL))
-
-
-def _clear(path: str) -> None:
-    import shutil
-
-    shutil.rmtree(path, ignore_errors=True)

@@ -10,40 +10,21 @@ they mean is decided by the controller.
 
 import _signal
 import json
-import mmap
 import os
 import resource
-import select
-import signal
-import stat
 import struct
 import time
 
 import confine
 import dialogue
 import execute
-from channel import (
-    ABORTED,
-    CPU,
-    DISK,
-    FINISHED,
-    LENGTH,
-    MEMORY,
-    OUTPUT,
-    RESULT,
-    TEST,
-    THREADS,
-    UNSTARTED,
-    WALL,
-    Closed,
-)
+import observe
+from channel import ABORTED, CPU, DISK, FINISHED, OUTPUT, RESULT, TEST, UNSTARTED, WALL
 
 _ERROR_TAIL = 8192
 _TICK = 0.02
 _FIRST_TICK = 0.01
 _ENDS = (_signal.SIGCHLD,)
-_MAX_THREADS = 256
-_MAX_FILES = 1000
 _COMPILE_CPU_S = 20
 COMPILE_BYTES = 1 << 30
 _COMPILE_KB = COMPILE_BYTES >> 10
@@ -55,102 +36,12 @@ _COMPILE_LEFTOVER_KB = 4096
 _NOT_SET_UP, _BEGUN, _REFUSED, _COMPILING = range(4)
 _AT_BEGIN = struct.Struct("<dQd")  # what getting there took: CPU seconds, peak KiB of compiling; and the time
 _begin = _AT_BEGIN.pack_into
-_PAGE_KB = resource.getpagesize() // 1024
-
-
-class Server:
-    def __init__(self, line, scratch, limited, landlock, filters, stage) -> None:
-        self.line = line
-        self.line_poller = select.poll()
-        self.line_poller.register(line.fd, select.POLLIN)
-        self.pid = os.getpid()
-        self.scratch = scratch
-        self.limited = limited
-        self.filters = filters
-        self.stage = stage
-        self.baseline_kb = 0  # resident in a fresh run
-        self.desk = os.path.join(os.path.dirname(scratch), "desk")  # what only an interactor may write into
-        self.begun = mmap.mmap(-1, mmap.PAGESIZE)  # shared with the runs: whether the program's own code was reached
-        self.baseline_vm_kb = 0
-        self._landlock = landlock
-        self.ruleset = None
-        if landlock:
-            self.ruleset = confine.landlock_ruleset(*landlock)
-
-    def ruleset_for(self, command, writable: str = ""):
-        """Landlock ruleset of a binary: what Python programs may touch and the binary's own files; None without.
-
-        `writable` stands in for the scratch directory.
-        """
-        if not self._landlock:
-            return None
-        rules, abi = self._landlock
-        if writable:
-            rules = [rule for rule in rules if rule[0] != self.scratch] + [(writable, confine.SCRATCH)]
-        if command:
-            rules = [*rules, (command["path"], confine.EXECUTE | confine.READ_FILE)]
-            rules += [(path, confine.EXECUTE | confine.READ) for path in command["libraries"]]
-        return confine.landlock_ruleset(rules, abi)
-
-    def serve(self, kind: str, length: int) -> None:
-        if kind == "S":
-            self._serve_single(length)
-            return
-        if kind == "A" and not length:  # an abort that came after the run had ended
-            return
-        if kind != "J":
-            raise SystemExit(f"unexpected message {kind!r} between jobs")
-        pid = confine.fork()
-        if pid == 0:
-            code = 71
-            try:
-                # the program is read here: what this process's parent once held, every later run could find
-                supervisor = Supervisor(self, self.line.read(1))
-                supervisor.run(self.line.read(length - 1))
-                code = 0
-            except (Closed, ConnectionError):
-                code = 0  # the controller has gone
-            except BaseException as error:
-                os.write(2, f"supervisor: {type(error).__name__}: {error}\n".encode())
-            finally:
-                os._exit(code)
-        _, status = os.waitpid(pid, 0)
-        self._sweep()
-        if status:
-            if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-                raise SystemExit("supervisor killed")  # mid-message perhaps: the controller starts a new worker
-            self.line.send("X", struct.pack("<i", status))
-            raise SystemExit  # what was meant for the dead one is still on its way: the controller starts a new worker
-
-    def _serve_single(self, length: int) -> None:
-        (size,) = LENGTH.unpack(self.line.read(LENGTH.size))
-        supervisor = Supervisor(self, self.line.read(1))
-        try:
-            supervisor.take(size - 1)
-            supervisor.test(length - LENGTH.size - size)
-        finally:
-            supervisor.forget()
-
-    def _sweep(self) -> None:
-        """Kills what outlived the run; only possible without seccomp, where programs can fork."""
-        while self.limited:
-            try:
-                with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as listing:
-                    children = [int(pid) for pid in listing.read().split()]
-            except FileNotFoundError:
-                return
-            if not children:
-                return
-            for pid in children:
-                os.kill(pid, signal.SIGKILL)
-            for pid in children:
-                os.waitpid(pid, 0)
 
 
 class Supervisor:
     """Runs the tests of one program. `source_fd` is set where each run compiles the program itself."""
 
-    def __init__(self, server: Server, kind: bytes) -> None:
+    def __init__(self, server, kind: bytes) -> None:
         self.server = server
         self.line = server.line
         self.pid = os.getpid()
@@ -259,10 +150,10 @@ class Supervisor:
             reason, status, usage = self._watch(pid, started, cpu_us, wall_us, memory_kb, files[1], output)
             ended = time.monotonic()
             if self.server.limited:
-                self.server._sweep()
+                self.server.sweep()
             if collect:
-                files += _left_behind(collect)
-            if self.clear_scratch() and reason == FINISHED:
+                files += observe.left_behind(collect)
+            if observe.clear_scratch() and reason == FINISHED:
                 reason = DISK
             state = self.begun[0]
             if state in (_REFUSED, _COMPILING) and reason != ABORTED:
@@ -369,14 +260,14 @@ class Supervisor:
                     reason = ABORTED
                 elif time.clock_gettime(clock) > (_COMPILE_CPU_S if compiling else cpu_limit):
                     reason = CPU
-                elif now - started > wall_limit and not compiling and self.idle(pid, now - started, wall_limit):
+                elif now - started > wall_limit and not compiling and observe.idle(pid, now - started, wall_limit):
                     reason = WALL
                 elif os.fstat(printed).st_size >= output:  # runtimes that ignore the signal go on for ever
                     reason = OUTPUT
                 else:
                     reason = (
-                        self.usage(pid, _COMPILE_KB if compiling else memory_kb)
-                        or (ticks % 10 == 0 and self.crowded())
+                        observe.usage(pid, self.baseline_kb + (_COMPILE_KB if compiling else memory_kb))
+                        or (ticks % 10 == 0 and observe.crowded())
                         or FINISHED
                     )
                 if reason != FINISHED:
@@ -396,52 +287,6 @@ class Supervisor:
             raise SystemExit(f"unexpected message {kind!r} during a run")
         return True
 
-    def idle(self, pid: int, wall: float, wall_limit: float) -> bool:
-        """Whether the wall limit is used up by the run itself; a crowded machine is given patience, not for ever."""
-        return wall > 4 * wall_limit or wall - self._waited(pid) > wall_limit
-
-    @staticmethod
-    def _waited(pid: int) -> float:
-        """Seconds the run's threads stood ready while other processes had the CPU: not idleness of theirs."""
-        total = 0
-        try:
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                with open(f"/proc/{pid}/task/{thread}/schedstat", "rb") as line:
-                    total += int(line.read().split()[1])
-        except (OSError, IndexError):
-            return 0.0
-        return total / 1e9
-
-    def usage(self, pid: int, memory_kb: int) -> int:
-        try:
-            with open(f"/proc/{pid}/stat", "rb", buffering=0) as line:
-                fields = line.read().rpartition(b")")[2].split()
-        except OSError:
-            return FINISHED
-        if int(fields[21]) * _PAGE_KB > memory_kb + self.baseline_kb:
-            return MEMORY
-        return THREADS if int(fields[17]) > _MAX_THREADS else FINISHED
-
-    def crowded(self) -> int:
-        """DISK when the scratch directory holds more than a program may write."""
-        count = total = 0
-        with os.scandir(".") as entries:
-            for entry in entries:
-                count += 1
-                if count > _MAX_FILES:
-                    return DISK
-                total += entry.stat(follow_symlinks=False).st_size
-        return DISK if total > 256 << 20 else FINISHED
-
-    def clear_scratch(self) -> bool:
-        names = os.listdir(".")
-        for name in names:
-            try:
-                os.unlink(name)
-            except IsADirectoryError:
-                _remove_tree(name)
-        return len(names) > _MAX_FILES
-
     def _report_refusal(self, errors: int, state: int, status: int) -> None:
         message = os.pread(errors, _ERROR_TAIL, 0)
         if state == _COMPILING:
@@ -460,21 +305,3 @@ class Supervisor:
             parts.append((files[3], 0, value))
         parts.append((files[1], 0, size))
         self.line.send_files("D", RESULT.pack(*facts, errors, value, size), parts)
-
-
-def _left_behind(name: str) -> list[int]:
-    """The plain file of that name in the working directory, opened; nothing where the run left none."""
-    try:
-        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return []
-    if stat.S_ISREG(os.fstat(fd).st_mode):
-        return [fd]
-    os.close(fd)
-    return []
-
-
-def _remove_tree(path: str) -> None:
-    import shutil  # only without Landlock can a program make directories
-
-    shutil.rmtree(path, ignore_errors=True)

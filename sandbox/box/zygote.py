@@ -76,6 +76,7 @@ def main() -> None:
     import channel
     import confine
     import execute
+    import server
     import supervise
 
     sys.path.remove(here)
@@ -127,20 +128,20 @@ def main() -> None:
                 code, own_pid_at = setup[name]
                 filters[name] = confine.Filter(bytes.fromhex(code), own_pid_at)
     execute.compile_program(b"pass")  # the first use makes the types of the syntax tree: once here, not in every run
-    server = supervise.Server(line, setup["scratch"], limited, ruleset, filters, execute.set_stage(1000))
-    for name in ("channel", "confine", "dialogue", "structures", "supervise", "execute"):
+    served = server.Server(line, setup["scratch"], limited, ruleset, filters, execute.set_stage(1000))
+    for name in ("channel", "confine", "dialogue", "execute", "observe", "server", "structures", "supervise"):
         sys.modules.pop(name, None)
     gc.collect()
     gc.freeze()
     gc.disable()
     report["rss_kb"] = _resident_after_fork()
-    server.baseline_kb = report["rss_kb"]
-    server.baseline_vm_kb = report["vm_kb"] = confine.virtual_kb()
+    served.baseline_kb = report["rss_kb"]
+    served.baseline_vm_kb = report["vm_kb"] = confine.virtual_kb()
     line.send("R", json.dumps(report).encode())
     try:
         while True:
             kind, length = line.head()
-            server.serve(kind, length)
+            served.serve(kind, length)
     except (channel.Closed, ConnectionResetError, BrokenPipeError):
         return
 

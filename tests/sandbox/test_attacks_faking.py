@@ -420,7 +420,7 @@ def test_odd_sources_have_one_meaning(held: sandbox.Judge, code: str, verdicts: 
 def test_there_is_no_harness_to_reload_and_no_source_to_overwrite(held: sandbox.Judge) -> None:
     code = """
         import importlib, os, sys
-        ours = ('supervise', 'execute', 'channel', 'zygote', 'confine', 'dialogue', 'sandbox')
+        ours = ('supervise', 'server', 'observe', 'execute', 'channel', 'zygote', 'confine', 'dialogue', 'sandbox')
         print([name for name in ours if name in sys.modules])
         for name in ours:
             try: importlib.import_module(name)

@@ -112,7 +112,7 @@ ATTACKS = {
         loot(os.open('..' + SECRET_FILE, os.O_RDONLY, dir_fd=os.open('.', os.O_PATH)))
     """,
     "overwrite_harness": """
-        for name in ('supervise', 'execute', 'channel', 'zygote', 'confine'):
+        for name in ('supervise', 'server', 'observe', 'execute', 'channel', 'zygote', 'confine'):
             for path in (f'{BOX}/{name}.py', f'{BOX}/{name}.pyc', f'../{name}.py'):
                 for attempt in (lambda: open(path, 'w'), lambda: os.unlink(path), lambda: os.symlink('/', path)):
                     try: attempt()
@@ -249,7 +249,7 @@ ATTACKS = {
     "block_device": "os.mknod('d', 0o60666, os.makedev(8, 0))\nloot('made')",
     "kernel_log": "ok(libc.klogctl(3, bytes(100), 100))",
     "mapped_files_of_parent": "loot(os.listdir(f'/proc/{os.getppid()}/map_files'))",
-    "harness_modules": "loot([m for m in sys.modules if m in ('supervise', 'zygote', 'confine', 'channel', 'execute')])",
+    "harness_modules": "loot([m for m in sys.modules if m in ('supervise', 'server', 'observe', 'zygote', 'confine', 'channel', 'execute')])",
 }  # fmt: skip
 
 
