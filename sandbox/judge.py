@@ -25,6 +25,7 @@ from sandbox.verdicts import Judgement, Verdict
 from sandbox.work import Pending, Work, read_testlib
 
 _log = logging.getLogger("sandbox")
+_ASK_S = 1.0
 
 Progress = Callable[[int, int], object]  # (done, total)
 
@@ -160,16 +161,25 @@ class Judge:
         return [judgement for judgement in found if judgement is not None]
 
     def as_completed(
-        self, submissions: Iterable[Submission], *, stop: str = "first_failure", keep_output: bool = False
+        self,
+        submissions: Iterable[Submission],
+        *,
+        stop: str = "first_failure",
+        keep_output: bool = False,
+        abandoned: Callable[[], bool] = lambda: False,
     ) -> Iterator[tuple[int, Judgement]]:
-        """(index, judgement) pairs as they come. Leaving the loop early stops what is not done."""
+        """(index, judgement) pairs as they come. Leaving the loop early stops what is not done, and so does
+        `abandoned`, which is asked about every second, once it says that nobody waits any more."""
         finished: queue.SimpleQueue[int] = queue.SimpleQueue()
         with self._submitted(list(submissions), stop, keep_output) as futures:
             for index, future in enumerate(futures):
                 future.add_done_callback(lambda _, index=index: finished.put(index))  # type: ignore[misc]
-            for _ in futures:
-                index = finished.get()
-                yield index, futures[index].result()
+            left = len(futures)
+            while left and not abandoned():
+                with contextlib.suppress(queue.Empty):
+                    index = finished.get(timeout=_ASK_S)
+                    left -= 1
+                    yield index, futures[index].result()
 
     def execute(
         self,

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from sandbox.protocol import BatchJudge
+from sandbox.judge import Judge
 from sandbox.service.metrics import Metrics
 from sandbox.submission import Submission
 from sandbox.verdicts import Judgement, Verdict
@@ -53,6 +53,11 @@ class Job:
         self.ended_at = 0.0
         self._changed = asyncio.Event()
 
+    def look(self) -> None:
+        """Gives up what nobody has listened to for a while. In the event loop: no listener comes in between."""
+        if not self.listeners and time.monotonic() - self.silent_since > _ABANDONED_S:
+            self.given_up = True
+
     def news(self) -> None:
         """Wakes whoever waits for this job."""
         changed, self._changed = self._changed, asyncio.Event()
@@ -83,7 +88,7 @@ class Jobs:
     """Runs batches on `judge`. At most `capacity` submissions are accepted and not yet answered. Used from one event
     loop; the judge's iterator runs in a thread of its own for each batch."""
 
-    def __init__(self, judge: BatchJudge, metrics: Metrics, capacity: int = 4096) -> None:
+    def __init__(self, judge: Judge, metrics: Metrics, capacity: int = 4096) -> None:
         self.judge = judge
         self.capacity = capacity
         self.open_submissions = 0
@@ -143,19 +148,20 @@ class Jobs:
         stop: str,
         keep_output: bool,
     ) -> None:
-        for index, judgement in self.judge.as_completed(submissions, stop=stop, keep_output=keep_output):
+        def abandoned() -> bool:
+            loop.call_soon_threadsafe(job.look)
+            return job.given_up
+
+        judging = self.judge.as_completed(submissions, stop=stop, keep_output=keep_output, abandoned=abandoned)
+        for index, judgement in judging:
             self._metrics.judged(judgement, time.monotonic() - job.accepted_at)
             loop.call_soon_threadsafe(self._arrived, job, index, judgement)
-            if job.given_up:
-                return
 
     # in the event loop
 
     def _arrived(self, job: Job, index: int, judgement: Judgement) -> None:
         job.answers.append((index, judgement))
         self.release(1)
-        if not job.listeners and time.monotonic() - job.silent_since > _ABANDONED_S:
-            job.given_up = True
         job.news()
 
     def _ended(self, job: Job, task: asyncio.Future[None]) -> None:

@@ -14,20 +14,26 @@ from sandbox import Submission, TestCase, Verdict
 from sandbox.service.ray_judge import ClusterUnusable, RayJudge
 
 pytestmark = pytest.mark.slow
-SLEEPY = "import time; time.sleep(0.3); print(sum(map(int, input().split())))"
+SLEEPY = "import time; time.sleep(0.1); print(sum(map(int, input().split())))"
 SMALL_STORE = 80 << 20
 
 
-@pytest.fixture
-def cluster(protected: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def cluster(protected: None) -> Iterator[Cluster]:
+    """A head without CPUs: it holds the driver, programs run elsewhere. A test that adds nodes takes them away."""
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for the actors
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
-    # a head without CPUs: it holds the driver, programs run elsewhere
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": SMALL_STORE})
-    yield cluster
-    ray.shutdown()
-    cluster.shutdown()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))  # for the actors
+        environment.setenv("RAY_raylet_start_wait_time_s", "120")
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": SMALL_STORE})
+        yield cluster
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def test_a_cluster_that_cannot_judge_says_why(cluster: Cluster) -> None:
+    with pytest.raises(ClusterUnusable, match="no node of the Ray cluster can judge"):
+        RayJudge(cluster.address, workers=1, start_s=0.5)
 
 
 def test_a_cluster_judges_and_a_node_that_dies_loses_nothing(cluster: Cluster) -> None:
@@ -45,7 +51,7 @@ def test_a_cluster_judges_and_a_node_that_dies_loses_nothing(cluster: Cluster) -
         with pytest.raises(ValueError, match="no tests"):
             judge.judge_batch([Submission(ADDING, [])])
 
-        count = 96
+        count = 64  # both nodes hold all they are given at once when one of them dies
         seen: list[tuple[int, Verdict]] = []
         submissions = [Submission(f"{SLEEPY} # {n}", [TestCase(f"{n} 1\n", f"{n + 1}\n")]) for n in range(count)]
         for index, judgement in judge.as_completed(submissions):
@@ -62,8 +68,3 @@ def test_a_cluster_judges_and_a_node_that_dies_loses_nothing(cluster: Cluster) -
         lost = judge.judge_batch(submissions[:3])
         assert [judgement.verdict for judgement in lost] == [Verdict.IE] * 3, "no node is not a wrong answer"
         assert judge.infrastructure_errors == 3
-
-
-def test_a_cluster_that_cannot_judge_says_why(cluster: Cluster) -> None:
-    with pytest.raises(ClusterUnusable, match="no node of the Ray cluster can judge"):
-        RayJudge(cluster.address, workers=1, start_s=2.0)

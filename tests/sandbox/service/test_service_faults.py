@@ -15,10 +15,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from click.testing import CliRunner
 from running_service import ADDING, PATIENT, ROOT, SUMS, TOKEN, Process, Running
 
+from rlvr.cli import cli
 from sandbox import Judgement, Submission, Verdict
 from sandbox.service import client as service_client
+from sandbox.service import jobs
 from sandbox.service.client import JudgeClient, Patience, ServiceUnreachable
 from sandbox.service.exchange import Exchange
 
@@ -176,13 +179,22 @@ def test_a_killed_service_leaves_no_worker(start_service: Callable[..., Process]
     assert all_gone(workers)
 
 
-def test_leaving_a_batch_early_ends_it(start_service: Callable[..., Process]) -> None:
-    process = start_service()
-    with JudgeClient(process.url, TOKEN) as client:
-        started = time.monotonic()
-        for _ in client.as_completed(batch(40)):
+@pytest.mark.parametrize("how", ["left", "gone"])
+def test_programs_nobody_waits_for_any_more_are_stopped_though_none_has_ended(
+    running: Running, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "_HEARTBEAT_S", 0.1)  # by whose next sign a connection learns that it was left
+    endless = Submission("import time; time.sleep(100)", SUMS[:1], limits=PATIENT)
+    with JudgeClient(running.url, TOKEN) as client:
+        if how == "gone":  # without a word
+            monkeypatch.setattr(jobs, "_ABANDONED_S", 0.2)
+            monkeypatch.setattr(client._http, "delete", lambda _: None)
+        for _ in client.as_completed([Submission(ADDING, SUMS, limits=PATIENT), endless]):
             break
-        assert time.monotonic() - started < 60
+        deadline = time.monotonic() + 60
+        while running.service.jobs.open_submissions:
+            assert time.monotonic() < deadline, "what nobody waits for still runs"
+            time.sleep(0.02)
         assert client.judge(ADDING, SUMS, limits=PATIENT).accepted
 
 
@@ -195,9 +207,8 @@ def test_leaving_a_batch_early_ends_it(start_service: Callable[..., Process]) ->
     ],
 )
 def test_a_service_that_should_not_start_does_not(options: list[str], complaint: str) -> None:
-    command = [sys.executable, "-m", "rlvr.cli", "sandbox", "serve", "--port", "0", *options]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
-    assert run.returncode == 2 and complaint in run.stderr and len(run.stderr.strip().splitlines()) == 1, run.stderr
+    run = CliRunner().invoke(cli, ["sandbox", "serve", "--port", "0", *options], standalone_mode=False)
+    assert complaint in str(run.exception) and len(str(run.exception).splitlines()) == 1, run.exception
 
 
 def test_a_taken_port_is_said_in_one_line(protected: None) -> None:
