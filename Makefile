@@ -10,7 +10,7 @@ CONSTRAINTS ?= constraints.txt
 STAMP  := $(VENV)/.installed
 # Processes of pytest; the tests of one file stay in one of them, as they share what is costly to make.
 WORKERS ?= 2
-PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

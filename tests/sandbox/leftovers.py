@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from dataclasses import dataclass, fields
@@ -44,7 +45,13 @@ def census(controller: int, workers: list[int]) -> Census:
     roots = [psutil.Process(pid) for pid in workers]
     tree = {process.pid for root in roots for process in [root, *root.children(recursive=True)]}
     user = psutil.Process(controller).uids().real
-    measured = [psutil.Process(pid) for pid in (controller, *tree)]
+    descriptors: dict[int, int] = {}
+    resident_kb: dict[int, int] = {}
+    for pid in (controller, *tree):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            process = psutil.Process(pid)
+            descriptors[pid], resident_kb[pid] = process.num_fds(), process.memory_info().rss >> 10
+    tree &= resident_kb.keys()
     if any("bwrap" in root.name() for root in roots):  # outside the containers others' files come and go
         contained = [pid for pid in tree if _has_own_root(pid)]
         places = [f"/proc/{pid}/root{place}" for pid in contained for place in ("/tmp", "/tmp/run/scratch", "/dev/shm")]
@@ -57,8 +64,8 @@ def census(controller: int, workers: list[int]) -> Census:
         frozenset(path for place in places for path in _listing(place, user)),
         frozenset[str]().union(*tables),
         frozenset(line for line in _text("/proc/locks") if tree & {int(w) for w in line.split() if w.isdigit()}),
-        {process.pid: process.num_fds() for process in measured},
-        {process.pid: process.memory_info().rss >> 10 for process in measured},
+        descriptors,
+        resident_kb,
     )
 
 

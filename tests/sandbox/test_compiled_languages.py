@@ -234,8 +234,8 @@ def test_a_program_given_up_while_it_is_compiled_is_not_run(
         waiting = threading.Thread(target=lambda: next(answers, None))
         waiting.start()
         assert compiling.wait(60)
-        (pending,) = own._pending.values()
-        own._leave(next(iter(own._pending)), pending)
+        ((key, pending),) = own._work._pending.items()
+        own._work._leave(key, pending)
         go_on.set()
         waiting.join(60)
         assert not waiting.is_alive() and ended == ["cancelled"]
