@@ -29,7 +29,7 @@ from data_curation.stages.split import split
 from data_curation.stages.strengthen import strengthen
 from data_curation.stages.verify import verify
 from data_curation.steps import StepRecord, file_hash, run_step, step_key
-from data_curation.storage import save_bytes
+from data_curation.storage import clear_unfinished, save_bytes
 from data_curation.stored import StoredProblems
 
 STAGES: tuple[tuple[str, Stage[Any]], ...] = (
@@ -107,6 +107,7 @@ def curate(
         steps.append(record)
         if say is not None and (record.dropped or any(record.figures.values())):
             say(record.text())
+    clear_unfinished(out)
     result = write_outputs(config, out, problems, steps)
     if not problems:
         raise NothingLeft(out, steps)

@@ -14,7 +14,7 @@ from typing import Any
 from data_curation.code_hash import code_hash
 from data_curation.schema import Problem
 from data_curation.stages.result import SCRATCH, Dropped, Machines, Notes, Workplace
-from data_curation.storage import save_bytes, save_problems
+from data_curation.storage import clear_unfinished, save_bytes, save_problems
 from data_curation.stored import StoredProblems
 
 PROBLEMS, DONE = "problems.parquet", "done.json"
@@ -77,6 +77,7 @@ def run_step(
         return StoredProblems(folder / PROBLEMS), record
     started = time.monotonic()
     (folder / DONE).unlink(missing_ok=True)
+    clear_unfinished(folder)
     notes = Notes()
     save_problems(stream(Workplace(folder, show_progress, sampler, policy, machines), notes), folder / PROBLEMS)
     problems = StoredProblems(folder / PROBLEMS)

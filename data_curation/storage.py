@@ -117,6 +117,12 @@ def save_bytes(content: bytes, path: Path) -> None:
     replace_with(lambda temporary: temporary.write_bytes(content), path)
 
 
+def clear_unfinished(folder: Path) -> None:
+    """Removes what a killed `replace_with` left in `folder`; nothing else may be writing there."""
+    for path in folder.glob(".*.part"):
+        path.unlink(missing_ok=True)
+
+
 def replace_with(write: Callable[[Path], Any], path: Path) -> None:
     """Runs `write` on a temporary file beside `path`, then moves it into place; a failure leaves `path` as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -210,6 +210,7 @@ def test_a_run_stopped_in_the_middle_continues_and_ends_the_same(clean, tmp_path
     assert not list(out.rglob("*.part")) or number == signal.SIGKILL
     continued = curate(recipe(), out, show_progress=False)
     assert {step.name for step in continued.steps if step.reused} >= {"load", "normalise", "filter"}
+    assert not list(out.rglob("*.part"))
     assert contents(out) == contents(clean.out)
 
 
