@@ -26,6 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 def tiny_checkpoint(family: str, folder: Path) -> Path:
     """A random model of four layers and 16 experts with a router that decides; no tokenizer."""
     import torch
+    from deciding_routers import let_routers_decide
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {"qwen3_moe": {"num_experts": 16}, "glm4_moe": {"n_routed_experts": 16, "n_group": 1, "topk_group": 1}}
@@ -49,13 +50,7 @@ def tiny_checkpoint(family: str, folder: Path) -> Path:
     )
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.3 if name.endswith("gate.weight") else 0.08)
-        for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
-                torch.nn.init.normal_(buffer, std=0.05)
+    let_routers_decide(model)
     model.save_pretrained(folder)
     return folder
 

@@ -28,6 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
+from deciding_routers import let_routers_decide
 from transformers import AutoModelForCausalLM
 
 from data_curation import save_problems
@@ -52,13 +53,7 @@ def policy(family: str, folder: Path) -> Path:
     )  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(folder)
     torch.manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=0.3 if name.endswith("gate.weight") else 0.08)
-        for name, buffer in model.named_buffers():
-            if name.endswith("e_score_correction_bias"):
-                torch.nn.init.normal_(buffer, std=0.05)
+    let_routers_decide(model)
     model.save_pretrained(folder)
     return folder
 

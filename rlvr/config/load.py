@@ -122,7 +122,8 @@ def require_same_run(recipe: BaseModel, folder: Path, of: Sequence[str] | None =
     different = [change for change in _changes(earlier, now) if change[0].partition(".")[0] in compared]
     if different:
         key, was, wanted = different[0]
-        more = f" ({len(different) - 1} more differ)" if len(different) > 1 else ""
+        others = [name for name, *_ in different[1:]]
+        more = f" ({', '.join(others[:3])}{' and more' if len(others) > 3 else ''} differ too)" if others else ""
         raise RecipeError(
             f"{folder}: holds a run with {key} {_said(was)}, this recipe has {_said(wanted)}{more};"
             " continue with the same, or choose another output_dir"
