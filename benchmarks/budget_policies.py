@@ -2,14 +2,18 @@
 
     python benchmarks/budget_policies.py simulate [--seeds 5]
     python benchmarks/budget_policies.py train --run runs/quickstart [--seeds 5 --steps 40 --out runs/budget]
+    python benchmarks/budget_policies.py train --run runs/quickstart --hardest 160 --out runs/budget-hard
+    python benchmarks/budget_policies.py train --run runs/quickstart --start stage1/final --out runs/budget-late
     python benchmarks/budget_policies.py train --run runs/quickstart --table
 
 `simulate` needs no model: problems are coins whose success rates a mixed group raises (rlvr/budget/simulate.py); every
 policy spends the same rollouts. `train` starts every policy from the SFT checkpoint of a quickstart run, trains on its
 problems for the same number of steps and measures pass@1 on its held-out problems at the checkpoints on the way; so
-every run is a curve over rollouts sampled and over tokens, and policies are compared at equal spending of either. A
-call that was cut short is continued by the same call, run by run. Intervals are 95 % t-intervals over seeds;
-differences are paired by seed.
+every run is a curve over rollouts sampled and over tokens, and policies are compared at equal spending of either. With
+`--hardest N` the problems are those that the starting policy solves least often, eight rollouts each, measured once for
+all runs; with `--start` it is another checkpoint of the quickstart, which has most problems behind it. A call that was
+cut short is continued by the same call, run by run. Intervals are 95 % t-intervals over seeds; differences are paired
+by seed.
 """
 
 from __future__ import annotations
@@ -31,8 +35,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
 from scipy import stats
 
+from data_curation import Problem, load_problems, save_problems
 from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, Uniform
 from rlvr.budget.simulate import population, simulate
+from rlvr.config import GRPORecipe
 
 POLICIES: dict[str, AllocationPolicy] = {
     "uniform": Uniform(),
@@ -48,6 +54,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     "knapsack (beta)": {"policy": "knapsack", "estimator": "beta", "high": 64},
 }
 OUTCOME = "outcome.json"
+TAG = "pipelines"  # of the generated family
+MEASURED = 8  # rollouts by which --hardest ranks
 
 
 def interval(values: Sequence[float], scale: float = 1.0) -> str:
@@ -113,26 +121,25 @@ def cell_folder(options: argparse.Namespace, seed: int, name: str) -> Path:
 
 
 def trained(options: argparse.Namespace) -> None:
-    from rlvr.config import GRPORecipe
     from rlvr.training.grpo import train_grpo
 
+    data: dict[str, Any] = {
+        "problems": str(options.run / "curation" / "train.parquet"),
+        "tags": ["stage1"],
+        "limit": options.problems,
+    }
+    if options.hardest:
+        data = {"problems": str(hardest(options))}
     for seed, name in cells(options):
         folder = cell_folder(options, seed, name)
         if (folder / OUTCOME).exists():
             continue
-        recipe = GRPORecipe.model_validate(
+        recipe = recipe_of(
+            options,
+            folder,
             {
-                "name": folder.name,
-                "output_dir": str(folder),
                 "seed": seed,
-                "model": {"name_or_path": str(options.run / "sft" / "final")},
-                "data": {
-                    "problems": str(options.run / "curation" / "train.parquet"),
-                    "tags": ["stage1"],
-                    "limit": options.problems,
-                },
-                "prompt": {"style": "plain"},
-                "judge": {"workers": options.workers},
+                "data": data,
                 "budget": RECIPES[name],
                 "grpo": {
                     "problems_per_step": 16,
@@ -146,7 +153,7 @@ def trained(options: argparse.Namespace) -> None:
                     "save_steps": max(1, options.steps // options.points),
                     "save_total_limit": None,
                 },
-            }
+            },
         )
         started = time.process_time()
         train_grpo(recipe)
@@ -161,10 +168,42 @@ def trained(options: argparse.Namespace) -> None:
     tabled(options)
 
 
+def recipe_of(options: argparse.Namespace, folder: Path, sections: dict[str, Any]) -> GRPORecipe:
+    return GRPORecipe.model_validate(
+        {
+            "name": folder.name,
+            "output_dir": str(folder),
+            "model": {"name_or_path": str(options.run / options.start)},
+            "prompt": {"style": "plain"},
+            "judge": {"workers": options.workers},
+            **sections,
+        }
+    )
+
+
+def hardest(options: argparse.Namespace) -> Path:
+    """The file of the problems that the starting policy solves least often, ties in the order of the training set."""
+    path: Path = options.out / "hardest.parquet"
+    if path.exists():
+        return path
+    pool = [problem for problem in load_problems(options.run / "curation" / "train.parquet") if TAG in problem.tags]
+    recipe = recipe_of(
+        options, options.out, {"data": {"problems": "-"}, "grpo": {"max_steps": 1, "max_completion_length": 40}}
+    )
+    passed = pass_rates(recipe, options.run / options.start, pool, MEASURED)
+    order = sorted(range(len(pool)), key=lambda i: passed[i])[: options.hardest]
+    bounds = [passed[order[0]], passed[order[-1]]]
+    print(
+        f"{len(order)} hardest of {len(pool)} problems: pass rates from {bounds[0]:.3f} to {bounds[1]:.3f}", flush=True
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_problems([pool[i] for i in sorted(order)], path)
+    return path
+
+
 def outcome(recipe: Any, options: argparse.Namespace) -> dict[str, Any]:
     """What a run spent, how much of it carried a signal, and its curve: [steps, rollouts, tokens, held-out pass@1]."""
-    from rlvr.training.checkpoints import complete_checkpoints
-    from rlvr.training.grpo import FINAL
+    from rlvr.training.checkpoints import FINAL, complete_checkpoints
 
     folder = Path(recipe.output_dir)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -179,24 +218,31 @@ def outcome(recipe: Any, options: argparse.Namespace) -> dict[str, Any]:
     return {"signal": signal, "curve": curve}
 
 
-def held_out(recipe: Any, checkpoint: Path, options: argparse.Namespace) -> float:
+def held_out(recipe: GRPORecipe, checkpoint: Path, options: argparse.Namespace) -> float:
     """pass@1 on the held-out problems, mean over samples."""
-    from data_curation import load_problems
+    held = load_problems(options.run / "curation" / "heldout.parquet")
+    problems = [problem for problem in held if TAG in problem.tags][: options.heldout]
+    return statistics.fmean(pass_rates(recipe, checkpoint, problems, options.samples))
+
+
+def pass_rates(recipe: GRPORecipe, checkpoint: Path, problems: Sequence[Problem], samples: int) -> list[float]:
+    """Of every problem, the share of its samples that pass."""
     from rlvr.rewards import ProgramGrader
     from rlvr.rollouts.engine import Sampling, TransformersEngine
     from rlvr.rollouts.prompts import render_prompt
     from rlvr.training.loading import load_policy
 
-    held = load_problems(options.run / "curation" / "heldout.parquet")
-    problems = [problem for problem in held if "pipelines" in problem.tags][: options.heldout]
-    rows = [problem for problem in problems for _ in range(options.samples)]
+    rows = [problem for problem in problems for _ in range(samples)]
     model, tokenizer = load_policy(recipe.model.model_copy(update={"name_or_path": str(checkpoint)}))
     engine = TransformersEngine(model, tokenizer, batch_size=256)
     prompts = [render_prompt(problem, recipe.prompt) for problem in rows]
     texts = [c.text for c in engine.generate(prompts, Sampling(recipe.grpo.max_completion_length), recipe.seed)]
     with ProgramGrader(recipe.prompt, judge=recipe.judge) as grader:
-        graded = [item.accuracy for item in grader.grade(rows, texts) if item.accuracy is not None]
-    return sum(graded) / len(graded)
+        graded = [item.accuracy for item in grader.grade(rows, texts)]
+    if None in graded:
+        raise SystemExit("the judge failed on a sample; nothing can be said")
+    passed = np.asarray(graded, dtype=float).reshape(len(problems), samples)
+    return [float(rate) for rate in passed.mean(axis=1)]
 
 
 def tabled(options: argparse.Namespace) -> None:
@@ -244,6 +290,13 @@ def tabled(options: argparse.Namespace) -> None:
             missed = f", {len(shares) - len(known)} of {len(shares)} seeds never" if len(known) < len(shares) else ""
             cells_.append((interval(known) if known else "-") + missed)
         print(f"| {name} | " + " | ".join(cells_) + " |")
+    steps = [point[0] for point in next(iter(found["uniform"].values()))["curve"]]
+    print("\nheld-out pass@1 after so many steps")
+    print("| policy | " + " | ".join(map(str, steps)) + " |")
+    print("|" + " --- |" * (len(steps) + 1))
+    for name, by_seed in found.items():
+        points = zip(*([point[3] for point in run["curve"]] for run in by_seed.values()), strict=True)
+        print(f"| {name} | " + " | ".join(map(interval, points)) + " |")
 
 
 def along(run: dict[str, Any], unit: int) -> list[tuple[float, float]]:
@@ -254,7 +307,8 @@ def along(run: dict[str, Any], unit: int) -> list[tuple[float, float]]:
 def at_equal(mine: Sequence[tuple[float, float]], base: Sequence[tuple[float, float]]) -> float:
     """The difference of two curves where the cheaper one ends, the other interpolated."""
     end = min(mine[-1][0], base[-1][0])
-    return float(np.interp(end, *zip(*mine, strict=True)) - np.interp(end, *zip(*base, strict=True)))
+    ours, theirs = (np.interp(end, *np.asarray(curve).T) for curve in (mine, base))
+    return float(ours - theirs)
 
 
 def main() -> None:
@@ -274,6 +328,8 @@ def main() -> None:
     real.add_argument("--steps", type=int, default=40)
     real.add_argument("--points", type=int, default=4, help="how often on the way held-out pass@1 is measured")
     real.add_argument("--problems", type=int, default=160, help="so few that each is visited more than once")
+    real.add_argument("--hardest", type=int, default=0, help="train on that many problems: those solved least often")
+    real.add_argument("--start", default="sft/final", help="checkpoint in the quickstart's folder to start from")
     real.add_argument("--seeds", type=int, default=5)
     real.add_argument("--heldout", type=int, default=150)
     real.add_argument("--samples", type=int, default=4)

@@ -96,7 +96,7 @@ def corpus(size: int, seed: int = 0) -> Iterator[tuple[str, str, str]]:
 
 def _word(number: int) -> str:
     syllables = ("ka", "lo", "mi", "ter", "un", "sa", "ro", "den", "vi", "po", "gra", "el")
-    parts = []
+    parts: list[str] = []
     while number or not parts:
         number, digit = divmod(number, len(syllables))
         parts.append(syllables[digit])

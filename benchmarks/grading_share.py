@@ -56,15 +56,16 @@ class Judged(ProgramGrader):
         super().__init__(*arguments, **options)
         self.judge.close()
         section = arguments[2]
-        self.judge = sandbox.Judge(workers=section.workers, cache=False)
+        self._local = sandbox.Judge(workers=section.workers, cache=False)
+        self.judge = self._local
         self.judge.judge("print(1)", [sandbox.TestCase("", "1")])  # started before anything is measured
         type(self).calls, type(self).cpu_s = [], []
-        self._before = cpu_of(self.judge.worker_pids())
+        self._before = cpu_of(self._local.worker_pids())
 
     def grade(self, problems: Sequence[Problem], completions: Sequence[str], stream: Any = None) -> list[GradedRollout]:
         found = super().grade(problems, completions, stream)
         self.calls.append(found)
-        now = cpu_of(self.judge.worker_pids())
+        now = cpu_of(self._local.worker_pids())
         self.cpu_s.append(now - self._before)
         self._before = now
         return found
@@ -139,14 +140,15 @@ def recipe(options: argparse.Namespace, folder: Path) -> GRPORecipe:
     )
 
 
-def trained(options: argparse.Namespace, grader: type, pace_ms: float) -> list[dict[str, Any]]:
+def trained(options: argparse.Namespace, grader: Any, pace_ms: float) -> list[dict[str, Any]]:
     """The metrics of every step of a run whose verdicts come from `grader`."""
 
     def paced(module: Any, arguments: Any, named: dict[str, Any]) -> None:
         if not torch.is_grad_enabled() and named["input_ids"].shape[1] == 1:
             time.sleep(pace_ms / 1000)
 
-    before, stage.ProgramGrader = stage.ProgramGrader, grader  # type: ignore[misc]
+    before = stage.ProgramGrader
+    setattr(stage, "ProgramGrader", grader)  # noqa: B010
     try:
         with tempfile.TemporaryDirectory() as folder:
             run = recipe(options, Path(folder))
@@ -155,7 +157,7 @@ def trained(options: argparse.Namespace, grader: type, pace_ms: float) -> list[d
             stage.train_grpo(run, model, tokenizer)
             return read_metrics(Path(folder) / "metrics.jsonl")
     finally:
-        stage.ProgramGrader = before  # type: ignore[misc]
+        setattr(stage, "ProgramGrader", before)  # noqa: B010
 
 
 def fastest(rounds: list[list[dict[str, Any]]], name: str) -> list[float]:

@@ -76,7 +76,7 @@ def markov_batches(steps: int) -> list[torch.Tensor]:
 def trained(family: str, rule: str, rate: float, batches: list[torch.Tensor]) -> tuple[float, float, float]:
     """(MaxVio of a batch, MaxVio of the sum, loss), each over the last 50 steps and the mean of the layers."""
     aux = rate if rule == "aux" else 0.0
-    balance = BalanceSection(rule="off") if rule in ("off", "aux") else BalanceSection(rule=rule, rate=rate)
+    balance = BalanceSection.model_validate({"rule": "off"} if rule in ("off", "aux") else {"rule": rule, "rate": rate})
     model = built(family)
     session = RoutingSession(model, MoESection(replay="off", balance=balance, aux_loss_coef=aux))
     balancer = ExpertBalancer(session, balance)

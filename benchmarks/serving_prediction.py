@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -51,8 +52,16 @@ def measured_peaks(device: str, dtype: str) -> tuple[float, float]:
     large = torch.ones(2**28 if device == "cuda" else 2**26, dtype=torch.float32, device=device)
     side = 8192 if device == "cuda" else 1024
     matrix = torch.ones((side, side), dtype=kind, device=device)
-    reading = best(lambda: (large.sum(), finish()), 5)
-    product = best(lambda: (matrix @ matrix, finish()), 5)
+
+    def read() -> None:
+        large.sum()
+        finish()
+
+    def multiply() -> None:
+        matrix @ matrix
+        finish()
+
+    reading, product = best(read, 5), best(multiply, 5)
     return large.numel() * large.element_size() / reading, 2 * side**3 / product
 
 
@@ -105,8 +114,8 @@ def main() -> None:
     context = options.prompt + (SHORT + LONG) // 2
     steps: list[tuple[int, int, float]] = []
     for batch in batches:
-        few = best(lambda batch=batch: generate(batch, options.prompt, SHORT))
-        many = best(lambda batch=batch: generate(batch, options.prompt, LONG))
+        few = best(functools.partial(generate, batch, options.prompt, SHORT))
+        many = best(functools.partial(generate, batch, options.prompt, LONG))
         steps.append((batch, context, (many - few) / (LONG - SHORT)))
     prefill = best(lambda: generate(1, 8 * options.prompt, 1))
 
@@ -115,10 +124,10 @@ def main() -> None:
     fit = dataclasses.replace(known, efficiency=fitted(known, [steps[0], steps[-1]]))
     print(f"{'':18}{'measured':>10}  {'as shipped':>17}  {'measured peaks':>17}  {'fitted':>17}")
     print(f"{'':18}{'ms':>10}" + f"  {'ms':>8} {'error':>8}" * 3)
-    rows = [(f"decode, batch {b}", s, lambda m, b=b: m.decode_step(b, context)) for b, _, s in steps]
-    rows.append((f"prefill of {8 * options.prompt}", prefill, lambda m: m.prefill(8 * options.prompt)))
-    for name, seconds, predict in rows:
-        cells = [predict(model) for model in (shipped, known, fit)]
+    models = (shipped, known, fit)
+    rows = [(f"decode, batch {b}", s, [model.decode_step(b, context) for model in models]) for b, _, s in steps]
+    rows.append((f"prefill of {8 * options.prompt}", prefill, [m.prefill(8 * options.prompt) for m in models]))
+    for name, seconds, cells in rows:
         print(
             f"{name:18}{seconds * 1e3:>10.1f}" + "".join(f"  {c * 1e3:>8.1f} {c / seconds - 1:>+8.0%}" for c in cells)
         )

@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -33,7 +33,7 @@ from data_curation import Problem, Test
 from rlvr.budget import SuccessRates, Uniform
 from rlvr.config import GRPORecipe
 from rlvr.curriculum import ProblemSchedule
-from rlvr.rewards import GradedRollout
+from rlvr.rewards import GradedRollout, ProgramGrader
 from rlvr.training.grpo import grpo_config
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from sandbox import Judgement, Verdict
@@ -160,10 +160,13 @@ def run(name: str, options: argparse.Namespace, folder: Path, switches: dict[str
         class Stock(Timed, GRPOTrainer):
             pass
 
+        def told(completions: Any, problem_id: Any, **_: Any) -> list[float | None]:
+            return [*grader.outcomes(problem_id)]
+
         trainer: Any = Stock(
             model=policy,
             processing_class=names,
-            reward_funcs=[lambda completions, problem_id, **_: grader.outcomes(problem_id)],
+            reward_funcs=[told],
             args=GRPOConfig(**{k: v for k, v in config.to_dict().items() if k != "generation_batch_size"}),
             train_dataset=Dataset.from_list(rows),
         )
@@ -179,7 +182,7 @@ def run(name: str, options: argparse.Namespace, folder: Path, switches: dict[str
             schedule=schedule,
             policy=Uniform(),
             rates=SuccessRates(),
-            grader=grader,
+            grader=cast(ProgramGrader, grader),
             model=policy,
             processing_class=names,
             args=config,

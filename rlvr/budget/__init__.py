@@ -1,6 +1,7 @@
 """Where the rollout budget goes: value of a rollout, exact allocation, success-rate history, policies. No torch."""
 
-from rlvr.budget.policies import AllocationPolicy, DynamicSampling, Knapsack, TimeModel, Uniform
+from rlvr.budget.knapsack import Knapsack, TimeModel
+from rlvr.budget.policies import AllocationPolicy, DynamicSampling, Uniform
 from rlvr.budget.solver import solve_allocation
 from rlvr.budget.success_rates import Group, Posterior, SuccessRates
 from rlvr.budget.value import (

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from trl import GRPOTrainer
 
 from data_curation import Problem
 from rlvr.algorithms.advantages import group_advantages
@@ -28,76 +25,19 @@ from rlvr.rollouts.policy_engine import EngineFailure, Finished, Sampled, longes
 from rlvr.rollouts.prompts import completion_text
 from rlvr.rollouts.records import RolloutRecord, write_records
 from rlvr.training.alarms import Alarms
+from rlvr.training.attempt import Attempt
 from rlvr.training.engines import open_engine
 from rlvr.training.faults import CONTINUES, InfrastructureError, TrainingFault, watched_server, writing
 from rlvr.training.measurement import measure_pass_rates
 from rlvr.training.publishing import PublishesWhole
 from rlvr.training.step_metrics import rollout_metrics
 from rlvr.training.sync_check import SyncCheck
+from rlvr.training.trl_methods import check_trl
 from rlvr.training.update import UpdateTrainer
 
 MOSTLY_SKIPPED = 0.9  # share of skipped rollouts above which the mean entropy of the others says nothing
 
-# The private methods this subclass overrides or calls. TRL may change them in any release: fail at import, by name.
-_SIGNATURES = {
-    "_generate_and_score_completions": ["self", "inputs"],
-    "_calculate_rewards": ["self", "inputs", "prompts", "completions", "completion_ids_list"],
-    "_generate_single_turn": [
-        "self",
-        "prompt_ids",
-        "images",
-        "multimodal_fields",
-        "num_generations",
-        "has_tool_images",
-    ],
-    "_prepare_inputs": ["self", "generation_batch"],
-    "_compute_loss": ["self", "model", "inputs"],
-    "_save_checkpoint": ["self", "model", "trial"],
-    "_get_output_dir": ["self", "trial"],
-}
-
-
-def check_trl() -> None:
-    """Raises ImportError where the installed TRL is not one this trainer was written for."""
-    for name, expected in _SIGNATURES.items():
-        method = getattr(GRPOTrainer, name, None)
-        found = list(inspect.signature(method).parameters) if method else None
-        if found != expected:
-            import trl
-
-            raise ImportError(
-                f"trl {trl.__version__}: GRPOTrainer.{name} has parameters {found}, expected {expected};"
-                " install a version in the range of pyproject.toml (pip install 'rlvr[train]')"
-            )
-
-
 check_trl()
-
-
-@dataclass
-class Attempt:
-    """One allocation of rollouts to problems, sampled and graded; lists run over all processes' rollouts."""
-
-    output: dict[str, Any]  # TRL's tensors, of this process's rows
-    keys: Sequence[str]
-    counts: Sequence[int]
-    groups: Sequence[int]  # of every rollout
-    advantages: torch.Tensor  # [rollouts]
-    mixed: Sequence[bool]  # of every rollout: the rewards of its group differ
-    outcomes: Sequence[Sequence[float | None]]  # of every problem
-    lengths: Sequence[Sequence[int]]
-    records: list[RolloutRecord]
-    dropped: set[int] = field(default_factory=set)  # groups a refill took the place of
-
-    @property
-    def effective(self) -> list[bool]:
-        """For every problem, whether its verdicts differ: accuracy decides, not the shaped reward."""
-        return [len({outcome for outcome in group if outcome is not None}) == 2 for group in self.outcomes]
-
-    @property
-    def signal(self) -> int:
-        """Rollouts in groups whose verdicts differ."""
-        return sum(count for count, good in zip(self.counts, self.effective, strict=True) if good)
 
 
 class GroupedGRPOTrainer(PublishesWhole, UpdateTrainer):

@@ -17,7 +17,7 @@ from rlvr.budget.success_rates import Posterior
 from rlvr.config import GRPORecipe, RecipeError
 from rlvr.training.checkpoints import complete_checkpoints, read_state
 from rlvr.training.grpo import success_rates, train_grpo
-from rlvr.training.grpo_trainer import check_trl
+from rlvr.training.trl_methods import check_trl
 
 STEPS, PROBLEMS, GROUP = 3, 6, 4
 

@@ -15,7 +15,7 @@ from trl.trainer.utils import add_fused_lm_head
 from rlvr.config import RecipeError
 from rlvr.training.grpo import train_grpo
 from rlvr.training.padding_free import logps_and_entropies, why_padding_stays
-from rlvr.training.update import whole
+from rlvr.training.repacking import whole
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
