@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_curation.config import FolderName
 from rlvr.config.evaluation import EvaluationSchedule
@@ -15,6 +15,8 @@ from rlvr.config.lora import LoRASection
 from rlvr.config.moe import MoESection
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 from rlvr.serving.hardware import parse_hardware
+
+KNAPSACK_ADVANTAGE_CLIP = 5.0  # a single success among 64 has an advantage near 8, among 128 over 11
 
 
 class GRPOSection(Strict):
@@ -62,7 +64,7 @@ class GRPOSection(Strict):
     clip_cov_range: tuple[float, float] = (1.0, 5.0)
     kl_cov: float = Field(default=0.0, ge=0, lt=1)  # share of tokens of highest covariance held back (paper: 2e-4)
     kl_cov_coef: float = Field(default=1.0, ge=0)
-    advantage_clip: float | None = Field(default=None, gt=0)
+    advantage_clip: float | Literal["auto"] | None = "auto"  # auto: 5 with knapsack
     prompt_weighting: Literal["rollout", "problem"] = "rollout"
     skip_zero_signal: bool = True  # no forward/backward for rollouts of advantage 0; the gradient is the same
     padding_free: bool = False  # a micro-batch is run as one row without padding; refused where a model cannot
@@ -70,6 +72,13 @@ class GRPOSection(Strict):
     fast_sampling: bool = True  # transformers: one prefill a prompt, finished rollouts leave the batch
     sampling_threads: int | None = Field(default=None, ge=1)  # transformers on CPU: the other cores judge meanwhile
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("advantage_clip", mode="before")
+    @classmethod
+    def _bound(cls, value: Any) -> Any:
+        if value is None or value == "auto" or (isinstance(value, int | float) and value > 0):
+            return value
+        raise ValueError(f"a number above 0, auto or null is wanted (got {value!r})")
 
 
 class BudgetSection(Strict):
@@ -276,6 +285,14 @@ class GRPORecipe(Strict):
     def steps(self) -> int:
         """Steps of the whole run: the phases' sum where there are phases; with a plateau rule the most there can be."""
         return sum(phase.steps for phase in self.curriculum.phases) or self.grpo.max_steps
+
+    @property
+    def advantage_clip(self) -> float | None:
+        """Bound on the size of an advantage: the recipe's, or Knapsack RL's where the budget is allocated that way."""
+        clip = self.grpo.advantage_clip
+        if clip == "auto":
+            return KNAPSACK_ADVANTAGE_CLIP if self.budget.policy == "knapsack" else None
+        return clip
 
     def arithmetic(self, processes: int) -> Arithmetic:
         """Returns the batch arithmetic on `processes` processes; raises ValueError where it does not divide."""

@@ -157,7 +157,7 @@ class GroupedGRPOTrainer(PublishesWhole, UpdateTrainer):
         assert self._gathered_rewards is not None
         section = self.recipe.grpo
         advantages, mixed = group_advantages(
-            self._gathered_rewards[:, 0], groups, scale=section.scale_rewards, clip=section.advantage_clip
+            self._gathered_rewards[:, 0], groups, scale=section.scale_rewards, clip=self.recipe.advantage_clip
         )
         if section.prompt_weighting == "problem":
             sizes = torch.tensor(counts, dtype=advantages.dtype, device=advantages.device)

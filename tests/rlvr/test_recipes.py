@@ -46,6 +46,7 @@ BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
         ("name=../x", "override 'name=../x': name: a name for a folder, without / (got '../x')"),
         ("grpo=5", "grpo: a section with keys of its own is wanted (got 5)"),
         ("seed=abc", "override 'seed=abc': seed:"),
+        ("grpo.advantage_clip=-1", "grpo.advantage_clip: a number above 0, auto or null is wanted (got -1)"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(override, message):
@@ -109,6 +110,20 @@ def test_a_folder_that_cannot_be_made_is_refused_by_its_key():
 def test_overrides_win_and_numbers_in_scientific_notation_are_numbers():
     recipe = load_recipe(GRPORecipe, None, [*BASE, "grpo.learning_rate=3e-5", "--grpo.num_generations=4"])
     assert recipe.grpo.learning_rate == 3e-5 and recipe.grpo.num_generations == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "bound"),
+    [
+        ([], None),
+        (["budget.policy=knapsack"], 5.0),
+        (["budget.policy=knapsack", "grpo.advantage_clip=3"], 3.0),
+        (["budget.policy=knapsack", "grpo.advantage_clip=null"], None),
+        (["budget.policy=dynamic_sampling", "grpo.advantage_clip=2"], 2.0),
+    ],
+)
+def test_advantages_are_clipped_with_knapsack_unless_the_recipe_says_otherwise(overrides, bound):
+    assert load_recipe(GRPORecipe, None, [*BASE, *overrides]).advantage_clip == bound
 
 
 def test_the_arithmetic_of_a_batch():
