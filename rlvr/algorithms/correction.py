@@ -1,10 +1,12 @@
 """Rejecting what the sampler's policy would hardly have written, and tokens that drive entropy down.
 
-Everything here works on masks: a rejected token leaves the loss and its denominator. Shapes are [rows, tokens];
-`sampled` are the sampler's log-probabilities, `trained` those of the policy at the start of the update.
+What is rejected leaves the loss and its denominator; what Clip-Cov chooses leaves the loss only. Shapes are [rows,
+tokens]; `sampled` are the sampler's log-probabilities, `trained` those of the policy at the start of the update.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 
@@ -23,6 +25,29 @@ def geometric_rejection(
     mean = (log_ratio * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
     ratio = torch.exp(mean)
     return (ratio >= low) & (ratio <= high)
+
+
+def leave_out(output: dict[str, Any], rows: torch.Tensor, ratio: torch.Tensor | None = None) -> float:
+    """Takes rows and tokens out of TRL's inputs, out of what losses divide by too; returns the share of tokens gone.
+
+    rows: those to keep, [rows] bool. ratio: TRL's importance ratio after masking (MIS), [rows, tokens] or, of whole
+    sequences, [rows, 1]; 0 where it masked. TRL itself multiplies these by 0 and goes on dividing by their number.
+    """
+    before = loss_mask(output).sum()
+    if ratio is not None and ratio.shape[1] == 1:
+        rows = rows & (ratio[:, 0] != 0)
+    elif ratio is not None:  # through the loss's own mask: attention still sees these tokens
+        tokens = output.get("tool_mask", torch.ones_like(output["completion_mask"]))
+        output["tool_mask"] = tokens * (ratio != 0)
+    output["completion_mask"] = output["completion_mask"] * rows[:, None]
+    output["rejected"] = ~rows
+    return 1.0 - (loss_mask(output).sum() / before.clamp(min=1)).item()
+
+
+def loss_mask(batch: dict[str, Any]) -> torch.Tensor:
+    """The tokens of TRL's inputs that a loss counts: [rows, completion]."""
+    mask: torch.Tensor = batch["completion_mask"]
+    return mask * batch["tool_mask"] if "tool_mask" in batch else mask
 
 
 def covariance(logps: torch.Tensor, advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from rlvr.algorithms.correction import loss_mask
+
 # What a loss divides by. "items": the tokens of the whole generation batch; "rows": the rows of the micro-batch;
 # "tokens": the tokens of the micro-batch.
 DENOMINATOR = {
@@ -55,8 +57,7 @@ class PackedUpdate:
         sizes = [len(batch["advantages"]) for batch in micro_batches]
         self.rows = _concatenated(micro_batches, sizes)
         self.total = sum(sizes)
-        mask = self._loss_mask(self.rows)
-        tokens = mask.sum(dim=1)
+        tokens = loss_mask(self.rows).sum(dim=1)
         rejected = self.rows.pop("rejected", None)  # rows that left the denominator too
         share = self.rows["advantages"].new_ones(self.total)  # what a row's own micro-batch divided its loss by
         for batch, start in zip(micro_batches, np.cumsum([0, *sizes[:-1]]), strict=True):
@@ -121,15 +122,11 @@ class PackedUpdate:
             elif _per_row(value, len(index)) and value.ndim >= 2 and value.shape[1] == width:
                 taken[name] = value[:, :completion]
         if self.denominator != "items":
-            own = len(index) if self.denominator == "rows" else self._loss_mask(taken).sum().clamp(min=1)
+            own = len(index) if self.denominator == "rows" else loss_mask(taken).sum().clamp(min=1)
             factor = own / self.share[index]
             advantages = taken["advantages"]
             taken["advantages"] = advantages * factor.reshape(-1, *[1] * (advantages.ndim - 1)).to(advantages.dtype)
         return taken
-
-    @staticmethod
-    def _loss_mask(batch: dict[str, Any]) -> torch.Tensor:
-        return batch["completion_mask"] * batch["tool_mask"] if "tool_mask" in batch else batch["completion_mask"]
 
 
 class _Plan:

@@ -9,6 +9,8 @@ import torch
 from accelerate.utils import gather_object
 from trl.trainer.utils import pad
 
+from rlvr.algorithms.correction import loss_mask
+
 
 def regrouped(
     outputs: Sequence[dict[str, Any]], rows: Sequence[int], accelerator: Any, pad_token_id: int
@@ -42,8 +44,7 @@ def regrouped(
         if name.endswith("_routes"):  # the router chooses for padding
             filler = 255 if values[0].dtype == torch.uint8 else -1
         result[name] = pad(values, padding_value=filler, padding_side=side).to(device)
-    mask = result["completion_mask"] * result["tool_mask"] if "tool_mask" in result else result["completion_mask"]
-    result["num_items_in_batch"] = accelerator.gather(mask.sum()).sum()
+    result["num_items_in_batch"] = accelerator.gather(loss_mask(result).sum()).sum()
     return result
 
 

@@ -58,7 +58,7 @@ class GRPOSection(Strict):
     vllm_token_file: Path | None = None  # of the same; RLVR_SERVE_TOKEN goes before it
     save_steps: int = Field(default=50, ge=1)  # in steps, not in updates
     save_total_limit: int | None = Field(default=2, ge=1)
-    # masks TRL lacks; a masked token leaves the loss and its denominator
+    # what TRL lacks against the difference of two engines, and against entropy that falls too fast
     geometric_rejection: tuple[float, float] | None = None  # keep rollouts whose mean ratio to the sampler is within
     clip_cov: float = Field(default=0.0, ge=0, lt=1)  # share of tokens of high covariance left out (paper: 2e-4)
     clip_cov_range: tuple[float, float] = (1.0, 5.0)

@@ -119,10 +119,9 @@ class GroupedGRPOTrainer(PublishesWhole, UpdateTrainer):
         logged: Any = self._logs["advantages"]  # a deque as long as a generation batch
         logged.clear()
         logged.extend(attempts[0].advantages.tolist())
-        if self.recipe.grpo.geometric_rejection is not None:
-            output = self._reject(output)
-        self._finish(step + 1, attempts, passed_over)
         self._checks_gap = True
+        output = self._leave_out(output)
+        self._finish(step + 1, attempts, passed_over)
         return output
 
     def _measure(self, step: int, rows_here: int) -> None:

@@ -61,7 +61,7 @@ class RepackingTrainer(GRPOTrainer):
     def _repack(self) -> None:
         """Repacks every update of the buffered step, and works out the log-probabilities that were put off."""
         skips, moves = self._repacks
-        if skips or moves:
+        if skips or moves or "rejected" in self._buffered_inputs[0]:  # whose rows losses no longer divide by
             self._buffered_inputs = self._packed(self._buffered_inputs, skips, moves)
 
     def _packed(self, buffered: list[dict[str, Any]], skips: bool, moves: bool) -> list[dict[str, Any]]:

@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 
-from rlvr.algorithms.correction import clip_cov_mask, geometric_rejection, kl_cov_penalty
+from rlvr.algorithms.correction import (
+    clip_cov_mask,
+    geometric_rejection,
+    kl_cov_penalty,
+    leave_out,
+    loss_mask,
+)
 from rlvr.algorithms.packing import DENOMINATOR
 from rlvr.moe.session import ROUTES
 from rlvr.training.faults import CONTINUES, TrainingFault
@@ -39,25 +45,34 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, KeepsRoutes, RepackingTrainer
 
     # -- corrections ------------------------------------------------------------------------------------------------
 
-    def _reject(self, output: dict[str, Any]) -> dict[str, Any]:
-        """Takes rollouts the sampler's policy would hardly have written out of the loss and of its denominator."""
-        low, high = self.recipe.grpo.geometric_rejection or (0.0, 1.0)
-        sampled = output.get("sampling_per_token_logps")
+    def _leave_out(self, output: dict[str, Any]) -> dict[str, Any]:
+        """Takes what the sampler's policy would hardly have written out of the loss and of its denominator.
+
+        Rollouts by Geo-RS; rollouts or tokens by TRL's MIS, which masks them but goes on dividing by them.
+        """
+        bounds = self.recipe.grpo.geometric_rejection
+        ratio = output.get("importance_sampling_ratio")
+        if ratio is not None and not self.vllm_importance_sampling_mode.endswith("_mask"):
+            ratio = None
+        if bounds is None and ratio is None:
+            return output
+        sampled, trained = output.get("sampling_per_token_logps"), output.get("old_per_token_logps")
         if sampled is None:
             raise TrainingFault(
                 "grpo.geometric_rejection: this engine gives no log-probabilities; use vLLM, or fast_sampling with"
                 " unsharded weights"
             )
-        trained = output.get("old_per_token_logps")
         if trained is None:
             trained = output["old_per_token_logps"] = self._current_logps(output, self.args.per_device_train_batch_size)
-        kept = geometric_rejection(sampled, trained, output["completion_mask"], low, high)
-        output["completion_mask"] = output["completion_mask"] * kept[:, None]
-        output["rejected"] = ~kept
-        mask = output["completion_mask"] * output["tool_mask"] if "tool_mask" in output else output["completion_mask"]
-        output["num_items_in_batch"] = self.accelerator.gather(mask.sum()).sum()
-        share = self.accelerator.gather((~kept).float()).mean().item()
-        self._metrics["train"]["sampling/rejected_rollouts"].append(share)
+        self._check_gap(trained, sampled, output["completion_mask"])  # which what is left out would hide
+        kept = torch.ones(len(sampled), dtype=torch.bool, device=sampled.device)
+        if bounds is not None:
+            kept = geometric_rejection(sampled, trained, output["completion_mask"], *bounds)
+        masked = leave_out(output, kept, ratio)
+        output["num_items_in_batch"] = self.accelerator.gather(loss_mask(output).sum()).sum()
+        shares = {"rejected_rollouts": output["rejected"].float(), "masked_tokens": sampled.new_full((1,), masked)}
+        for name, share in shares.items():
+            self._metrics["train"][f"sampling/{name}"].append(self.accelerator.gather(share).mean().item())
         return output
 
     def _repack(self) -> None:
@@ -72,14 +87,12 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, KeepsRoutes, RepackingTrainer
         if logps is None:
             logps = self._current_logps(batch)
         low, high = section.clip_cov_range
-        kept = clip_cov_mask(
-            logps, batch["advantages"], batch["completion_mask"], share=section.clip_cov, low=low, high=high
-        )
+        kept = clip_cov_mask(logps, batch["advantages"], loss_mask(batch), share=section.clip_cov, low=low, high=high)
         batch["advantages"] = batch["advantages"].reshape(len(kept), -1) * kept
 
     def _covariance_penalty(self, logps: torch.Tensor, inputs: dict[str, Any]) -> torch.Tensor:
         section = self.recipe.grpo
-        mask = inputs["completion_mask"]
+        mask = loss_mask(inputs)
         old = inputs.get("old_per_token_logps", logps.detach())
         penalty = kl_cov_penalty(logps, old, inputs["advantages"], mask, share=section.kl_cov).sum()
         steps = self.current_gradient_accumulation_steps
@@ -145,9 +158,9 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, KeepsRoutes, RepackingTrainer
             loss = loss + self.routing.section.aux_loss_coef * aux / self.current_gradient_accumulation_steps
         logps, self._live_logps = self._live_logps, None
         assert logps is not None
-        if self._checks_gap:
-            self._checks_gap = False
-            self._check_gap(logps.detach(), inputs)
+        if self._checks_gap and "sampling_per_token_logps" in inputs:
+            self._check_gap(logps.detach(), inputs["sampling_per_token_logps"], inputs["completion_mask"])
+        self._checks_gap = False
         if self.recipe.grpo.kl_cov:
             loss = loss + self._covariance_penalty(logps, inputs)
         if not torch.isfinite(loss):
@@ -184,14 +197,12 @@ class UpdateTrainer(KeepsAdapter, RestoresExperts, KeepsRoutes, RepackingTrainer
             )
         return norm
 
-    def _check_gap(self, trained: torch.Tensor, inputs: dict[str, Any]) -> None:
-        """Compares the sampler's log-probabilities with the trainer's before the policy has moved."""
-        sampled = inputs.get("sampling_per_token_logps")
-        if sampled is None:
-            return
+    def _check_gap(self, trained: torch.Tensor, sampled: torch.Tensor, mask: torch.Tensor) -> None:
+        """Compares the sampler's log-probabilities with the trainer's before the policy has moved; once a step."""
+        self._checks_gap = False
         ratio = trained - sampled
         gap = ratio.abs()
-        valid = inputs["completion_mask"].bool() & ~torch.isnan(gap)
+        valid = mask.bool() & ~torch.isnan(gap)
         k3 = torch.expm1(ratio[valid]) - ratio[valid]  # of KL(sampler | trainer), never negative
         sums = torch.stack([gap[valid].sum(), k3.sum(), valid.sum().to(gap.dtype)])
         total, divergence, count = self.accelerator.reduce(sums, reduction="sum").tolist()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
+from rlvr.algorithms.correction import leave_out, loss_mask
 from rlvr.algorithms.packing import DENOMINATOR, PackedUpdate
 
 ROWS, SLOTS, PROMPT, COMPLETION = 12, 3, 5, 8
@@ -129,12 +130,44 @@ def test_a_rejected_row_leaves_the_denominator_too(trainers, loss_type):
     for batch, same in zip(given, without, strict=True):
         batch["num_items_in_batch"] = same["num_items_in_batch"] = torch.tensor(items)
         batch["rejected"] = torch.zeros(len(batch["advantages"]), dtype=torch.bool)
-    given[1]["rejected"][0] = True
-    given[1]["completion_mask"] = given[1]["completion_mask"] * ~given[1]["rejected"][:, None]
+    ratio = torch.ones(len(given[1]["advantages"]), 1)
+    ratio[0] = 0.0  # what TRL's MIS over sequences masks
+    gone = leave_out(given[1], torch.ones(len(ratio), dtype=torch.bool), ratio)
+    assert 0 < gone < 1 and given[1]["rejected"].tolist() == [True, *[False] * (len(ratio) - 1)]
     _, gradient = update(trainers(loss_type), without)
     packed = PackedUpdate(given, loss_type, trim_prompts=False)
     _, our_gradient = update(trainers(loss_type), packed.micro_batches(packed.wanted))
     assert distance(our_gradient, gradient) < 1e-6
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "bnpo"])
+def test_a_masked_token_leaves_the_denominator_and_is_still_attended_to(trainers, loss_type):
+    given = batches(6, signal=1.0)
+    for batch in given:
+        ratio = torch.ones(batch["completion_mask"].shape)
+        ratio[0, 0] = 0.0  # what TRL's MIS over tokens masks
+        leave_out(batch, torch.ones(len(ratio), dtype=torch.bool), ratio)
+        assert batch["completion_mask"][0, 0] == 1 and loss_mask(batch)[0, 0] == 0
+    items = sum(int(loss_mask(batch).sum()) for batch in given)
+    for batch in given:
+        batch["num_items_in_batch"] = torch.tensor(items)
+    _, gradient = update(trainers(loss_type), given)
+    packed = PackedUpdate(given, loss_type, trim_prompts=False)
+    _, our_gradient = update(trainers(loss_type), packed.micro_batches(packed.wanted))
+    assert distance(our_gradient, gradient) < 1e-6
+    for batch in given:  # told by hand: the loss of the tokens left, divided by their number
+        del batch["tool_mask"]
+        batch["advantages"] = batch["advantages"][:, None] * torch.ones(batch["completion_mask"].shape)
+        batch["advantages"][0, 0] = 0.0
+        if loss_type == "grpo":
+            count = batch["completion_mask"][0].sum()
+            batch["advantages"][0] *= count / (count - 1).clamp(min=1)
+    if loss_type == "bnpo":
+        for batch in given:
+            count = batch["completion_mask"].sum()
+            batch["advantages"] *= count / (count - 1)
+    _, by_hand = update(trainers(loss_type), given)
+    assert distance(gradient, by_hand) < 1e-6
 
 
 def test_without_any_signal_one_row_of_loss_zero_stays():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import multiprocessing
@@ -80,6 +81,37 @@ def test_a_server_fed_by_file_samples_with_the_policys_weights_every_step(server
     later = pq.read_table(files[0].with_name("step-000002.parquet")).column("policy_version")
     assert set(later.to_pylist()) == {1}, "the version of the weights stands with every rollout"
     assert pq.read_table(files[0]).to_pylist() == pq.read_table(files[1]).to_pylist()
+
+
+@pytest.mark.parametrize("kept", ["all", "pack"])
+def test_what_mis_masks_leaves_the_loss_but_not_the_gap(server, warm_model, problems_file, tmp_path, monkeypatch, kept):
+    inner = VLLMFileServer.sample
+
+    def wrong_numbers(self, *arguments):
+        done = inner(self, *arguments)
+        logps = [[p - 1.2 for p in row] if i % 3 == 0 else row for i, row in enumerate(done.logps)]
+        return dataclasses.replace(done, logps=logps)
+
+    monkeypatch.setattr(VLLMFileServer, "sample", wrong_numbers)
+    few = {"max_steps": 1, "skip_zero_signal": kept != "all", "pack_micro_batches": kept != "all"}
+    reward = {"overlong_buffer": 18}
+    run = recipe(
+        warm_model,
+        problems_file,
+        tmp_path / "run",
+        grpo=by_file(server().url, **few),
+        reward=reward,
+        alarms={"stop_logprob_gap": None},
+    )
+    train_grpo(run)
+    (line,) = metrics(tmp_path / "run")
+    assert line["sampling/rejected_rollouts"] == pytest.approx(1 / 3)  # TRL's default: sequences above 3
+    assert 0.1 < line["sampling/masked_tokens"] < 0.6
+    assert 0.1 < line["sampling/logprob_gap"] < 0.9 and line["sampling/logprob_gap_max"] == pytest.approx(1.2, abs=1e-3)
+    strict = {"stop_logprob_gap": 0.1}
+    run = recipe(warm_model, problems_file, tmp_path / "stops", grpo=by_file(server().url, **few), alarms=strict)
+    with pytest.raises(TrainingFault, match="what was sampled is not what is trained on"):
+        train_grpo(run)
 
 
 def test_a_server_that_keeps_its_old_weights_is_noticed(server, tiny_model, warm_model, problems_file, tmp_path):
