@@ -8,14 +8,28 @@ will score.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rlvr.budget.policies import AllocationPolicy, DynamicSampling
+from rlvr.budget.solver import solve_allocation
 from rlvr.budget.success_rates import SuccessRates
 from rlvr.budget.value import FloatArray
+
+
+@dataclass(frozen=True)
+class TrueRates:
+    """The exact optimum for success rates that only a simulator knows: what estimating them costs a knapsack."""
+
+    low: int = 2
+    high: int = 128
+
+    def allocate(self, success_rates: Sequence[float] | FloatArray, budget: int) -> list[int]:
+        """Rollouts per problem; errors as of `solve_allocation`."""
+        return solve_allocation([float(p) for p in success_rates], budget, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,8 @@ def population(name: str, problems: int, rng: np.random.Generator) -> FloatArray
             a, b = (float(part) for part in name[5:].split(","))
         except ValueError:
             raise ValueError(f"population {name!r}: give two numbers, as in beta:0.5,3") from None
-        if not (a > 0 and b > 0):
-            raise ValueError(f"population {name!r}: both numbers must be above 0")
+        if not (0 < a < math.inf and 0 < b < math.inf):
+            raise ValueError(f"population {name!r}: both numbers must be above 0, and finite")
         return rng.beta(a, b, problems)
     if name == "uniform":
         return rng.random(problems)
@@ -55,7 +69,7 @@ def population(name: str, problems: int, rng: np.random.Generator) -> FloatArray
 
 def simulate(
     rates: Sequence[float] | FloatArray,
-    policy: AllocationPolicy,
+    policy: AllocationPolicy | TrueRates,
     *,
     steps: int,
     problems_per_step: int,
@@ -70,6 +84,8 @@ def simulate(
     """
     rng = np.random.default_rng(seed)
     p = np.clip(np.asarray(rates, dtype=np.float64), 0.0, 1.0).copy()
+    if not 0.0 <= speed < math.inf:
+        raise ValueError(f"simulation: speed {speed}; give 0 (nothing is learnt) or a positive number")
     problems_per_step = min(problems_per_step, len(p))
     budget = problems_per_step * mean_rollouts
     known = estimates if estimates is not None else SuccessRates()
@@ -88,7 +104,10 @@ def simulate(
             order = order[problems_per_step:]
             if not chosen:
                 break
-            allotted = policy.allocate([str(i) for i in chosen], known, len(chosen) * mean_rollouts)
+            if isinstance(policy, TrueRates):
+                allotted = policy.allocate(p[chosen], len(chosen) * mean_rollouts)
+            else:
+                allotted = policy.allocate([str(i) for i in chosen], known, len(chosen) * mean_rollouts)
             outcomes = rng.binomial(allotted, p[chosen])
             drawn, counts = drawn + chosen, counts + allotted
             successes += outcomes.tolist()

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from rlvr.budget import AllocationPolicy, SuccessRates
+    from rlvr.budget import AllocationPolicy
+    from rlvr.budget.value import FloatArray
 
 _POLICY = click.option(
-    "--policy", "names", multiple=True, help="uniform, knapsack-window, knapsack-beta, dynamic. Several may be given."
+    "--policy", "names", multiple=True, help="uniform, knapsack-window, knapsack-beta, dynamic; several may be given."
 )
 _LOW = click.option("--low", type=click.IntRange(min=2), default=2, show_default=True, help="Least rollouts a problem.")
+_NO_FALLBACK = click.option("--no-fallback", is_flag=True, help="Leave nothing for problems never solved.")
 _HIGH = click.option("--high", type=click.IntRange(min=2), default=128, show_default=True, help="Most of them.")
 
 
@@ -29,7 +31,7 @@ def plan() -> None:
 @_POLICY
 @_LOW
 @_HIGH
-@click.option("--no-fallback", is_flag=True, help="Leave nothing for problems never solved.")
+@_NO_FALLBACK
 @click.option("--tokens", is_flag=True, help="Economise tokens instead of rollouts.")
 @click.option("--show", type=click.IntRange(min=0), default=20, show_default=True, help="Problems listed.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable, every problem.")
@@ -46,9 +48,12 @@ def budget(
 ) -> None:
     """The allocation a history of outcomes would get.
 
-    HISTORY: a run's folder, a checkpoint, its rlvr_state.json, a pre_grpo.json, or JSONL of problem_id with `outcomes`
-    (a list of 0 and 1) or `rate` (and optionally `rollouts`, how many it was measured with; 16).
+    HISTORY: a stage's folder, a checkpoint, its rlvr_state.json, a pre_grpo.json, curation's difficulty.parquet, what
+    `rlvr plan rates` wrote, or JSONL of problem_id with `outcomes` (a list of 0 and 1) or `rate` (with `rollouts`, how
+    many it was measured with; without, it is taken at its word).
     """
+    from rlvr.budget.histories import read_history
+
     rates = read_history(history)
     keys = list(rates)
     total = rollouts * len(keys)
@@ -96,7 +101,7 @@ def budget(
     "--population",
     default="beta:0.5,3",
     show_default=True,
-    help="beta:A,B, uniform, late, late-rare, or a HISTORY whose posterior means are the rates.",
+    help="beta:A,B, uniform, late, late-rare, or a HISTORY as for `rlvr plan budget`, whose rates are then the truth.",
 )
 @click.option("--problems", type=click.IntRange(min=2), default=1024, show_default=True, help="Size of the pool.")
 @click.option("--steps", type=click.IntRange(min=1), default=60, show_default=True)
@@ -107,6 +112,7 @@ def budget(
 @_POLICY
 @_LOW
 @_HIGH
+@_NO_FALLBACK
 def simulate(
     population: str,
     problems: int,
@@ -118,50 +124,75 @@ def simulate(
     names: tuple[str, ...],
     low: int,
     high: int,
+    no_fallback: bool,
 ) -> None:
-    """Training dynamics without a model: signal and pass rate over the steps, policy by policy, in seconds."""
+    """Training dynamics without a model: signal and pass rate over the steps, policy by policy, in seconds.
+
+    signal, of problems: shares of the rollouts and of the problems in groups with passes and failures. The policy
+    `true-rates` knows what the others estimate.
+    """
     import numpy as np
 
-    from rlvr.budget.simulate import population as draw
+    from rlvr.budget.simulate import TrueRates
     from rlvr.budget.simulate import simulate as run
 
     chosen = names or ("uniform", "knapsack-window", "knapsack-beta", "dynamic")
-    for name in chosen:
-        _policy(name, low, high, True, False)  # what cannot be is said before anything is printed
-    if Path(population).exists():
-        known = read_history(Path(population))
-        rates = np.array([p.mean if (p := known.posterior(key)) else 0.5 for key in known])
-        pools = [rates] * seeds
-    else:
-        pools = [draw(population, problems, np.random.default_rng(seed)) for seed in range(seeds)]
+    policies: dict[str, AllocationPolicy | TrueRates] = {
+        name: TrueRates(low, high) if name == "true-rates" else _policy(name, low, high, not no_fallback, False)
+        for name in chosen
+    }
+    pools = _pools(population, problems, seeds)
     size = len(pools[0])
     marks = sorted({1, max(1, steps // 2), steps})
+    lines = []
+    for name, policy in policies.items():
+        runs = [
+            run(
+                pool,
+                policy,
+                steps=steps,
+                problems_per_step=problems_per_step,
+                mean_rollouts=rollouts,
+                speed=speed,
+                seed=seed,
+            )
+            for seed, pool in enumerate(pools)
+        ]
+        cells = [f"{name:16s} {np.mean([found[-1].rollouts for found in runs]):9.0f}"]
+        for m in marks:
+            at = [found[m - 1] for found in runs]
+            ratio, of_problems, passed = (
+                np.mean([getattr(step, figure) for step in at])
+                for figure in ("effective_gradient_ratio", "effective_prompt_ratio", "pass_rate")
+            )
+            cells.append(f"{m:6d} {ratio:7.3f} {of_problems:12.3f} {passed:6.3f}")
+        lines.append("  ".join(cells))
     click.echo(
         f"{size} problems, {min(problems_per_step, size)} x {rollouts} rollouts a step, {seeds} seeds; mean over seeds"
     )
-    click.echo(f"{'policy':16s} {'rollouts':>9s}  " + "  ".join(f"step {m:<4d} signal  pass" for m in marks))
-    for name in chosen:
-        runs = []
-        for seed, pool in enumerate(pools):
-            policy = _policy(name, low, high, True, False)
-            runs.append(
-                run(
-                    pool,
-                    policy,
-                    steps=steps,
-                    problems_per_step=problems_per_step,
-                    mean_rollouts=rollouts,
-                    speed=speed,
-                    seed=seed,
-                )
-            )
-        spent = np.mean([found[-1].rollouts for found in runs])
-        cells = [
-            f"{'':9s} {np.mean([f[m - 1].effective_gradient_ratio for f in runs]):6.3f}"
-            f" {np.mean([f[m - 1].pass_rate for f in runs]):5.3f}"
-            for m in marks
-        ]
-        click.echo(f"{name:16s} {spent:9.0f}  " + "  ".join(cells))
+    click.echo(
+        f"{'policy':16s} {'rollouts':>9s}" + f"  {'step':>6s} {'signal':>7s} of problems {'pass':>6s}" * len(marks)
+    )
+    click.echo("\n".join(lines))
+
+
+def _pools(population: str, problems: int, seeds: int) -> list[FloatArray]:
+    """Success rates of every seed's pool: drawn anew from a named distribution, or a history's."""
+    import numpy as np
+
+    from rlvr.budget.histories import KNOWN, read_history
+    from rlvr.budget.simulate import population as draw
+
+    path = Path(population)
+    if not (path.exists() or "/" in population or path.suffix.startswith((".json", ".parquet"))):
+        return [draw(population, problems, np.random.default_rng(seed)) for seed in range(seeds)]
+    known = read_history(path)
+    rates = []
+    for key in known:
+        posterior, window = known.posterior(key), known.window(key)
+        assert posterior is not None
+        rates.append(window if window is not None and known.rollouts(key) >= KNOWN else posterior.mean)
+    return [np.array(rates)] * seeds
 
 
 @plan.command()
@@ -169,6 +200,10 @@ def simulate(
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="A .jsonl or .parquet file. Default: print.")
 def rates(history: Path, out: Path | None) -> None:
     """Export what a run knows of every problem: outcomes, both estimates, first and last step."""
+    from rlvr.budget.histories import read_history
+
+    if out is not None and out.suffix not in (".jsonl", ".parquet"):
+        raise ValueError(f"{out}: name a .jsonl or a .parquet file")
     rows = read_history(history).export()
     if out is None or out.suffix != ".parquet":
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -184,56 +219,6 @@ def rates(history: Path, out: Path | None) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(pa.Table.from_pylist(rows), out)
     click.echo(f"{out}: {len(rows)} problems")
-
-
-def read_history(path: Path) -> SuccessRates:
-    """Returns the success rates a file or folder holds. ValueError or FileNotFoundError say what is wrong."""
-    from rlvr.budget import SuccessRates
-
-    found = SuccessRates()
-    if path.is_dir():
-        path = _state_of(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    if path.suffix == ".json":
-        try:
-            state = json.loads(path.read_text())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: not JSON ({error})") from None
-        if "success_rates" in state:
-            found.load_state_dict(state["success_rates"])
-        else:  # pre_grpo.json: problem -> outcomes
-            for key, outcomes in state.items():
-                found.record(key, outcomes, 0)
-        return found
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            row: dict[str, Any] = json.loads(line)
-            key = row["problem_id"]
-        except (json.JSONDecodeError, KeyError, TypeError):
-            raise ValueError(f"{path}: line {number}: not a JSON object with problem_id") from None
-        if "outcomes" in row:
-            found.record(key, row["outcomes"], 0)
-        elif "rate" in row:
-            count = int(row.get("rollouts", 16))
-            passed = round(float(row["rate"]) * count)
-            if not 0 <= passed <= count:
-                raise ValueError(f"{path}: line {number}: rate {row['rate']} is not in [0, 1]")
-            found.record(key, [1] * passed + [0] * (count - passed), 0)
-        else:
-            raise ValueError(f"{path}: line {number}: neither `outcomes` nor `rate`")
-    if not len(found):
-        raise ValueError(f"{path}: holds no problem")
-    return found
-
-
-def _state_of(folder: Path) -> Path:
-    direct = [folder / "rlvr_state.json", folder / "final" / "rlvr_state.json"]
-    numbered = sorted(folder.glob("checkpoint-*/rlvr_state.json"), key=lambda p: int(p.parent.name.split("-")[1]))
-    for path in [*direct, *reversed(numbered), folder / "pre_grpo.json"]:
-        if path.exists():
-            return path
-    raise FileNotFoundError(f"{folder}: holds neither a checkpoint's rlvr_state.json nor pre_grpo.json")
 
 
 def _policy(name: str, low: int, high: int, fallback: bool, tokens: bool) -> AllocationPolicy:
