@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,7 +41,21 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
         for name in recipe.tracking.report_to
         if find_spec(name) is None
     ]
-    return lines + extra_faults(recipe) + adapter_faults(recipe)
+    return lines + window_faults(recipe) + extra_faults(recipe) + adapter_faults(recipe)
+
+
+def window_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
+    """Returns a line where rollouts may grow longer than a local model has positions."""
+    if not isinstance(recipe, GRPORecipe) or recipe.grpo.max_length is None:
+        return []
+    path = Path(recipe.model.name_or_path).expanduser() / "config.json"
+    positions = json.loads(path.read_text()).get("max_position_embeddings") if path.is_file() else None
+    if not isinstance(positions, int) or recipe.grpo.max_length <= positions:
+        return []
+    return [
+        f"grpo.max_length {recipe.grpo.max_length}: {recipe.model.name_or_path} has {positions} positions; take a"
+        " shorter window, or a model that has them"
+    ]
 
 
 def extra_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:

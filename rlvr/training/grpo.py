@@ -54,6 +54,8 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
         "vllm_url", "vllm_token_file",
     }  # fmt: skip
     values: dict[str, Any] = {name: value for name, value in grpo.model_dump().items() if name not in own}
+    if grpo.use_vllm and grpo.vllm_mode == "colocate":  # else the cache must have room for all the model's positions
+        values.update(vllm_max_model_length=grpo.max_length)
     if grpo.vllm_mode == "file":  # an engine of ours: TRL is told when the trainer stands
         values.update(use_vllm=False, vllm_mode="colocate")
     updates = grpo.updates_per_step * grpo.num_iterations

@@ -145,6 +145,54 @@ def test_every_shipped_recipe_is_valid(path):
         load_recipe(recipe, path)
 
 
+@pytest.mark.parametrize(
+    "path", sorted(CONFIGS.glob("rl/*.yaml")) + sorted(CONFIGS.glob("sft/*.yaml")), ids=lambda p: p.stem
+)
+def test_every_training_recipe_names_hardware_memory_and_whether_it_was_run(path):
+    comments = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for wanted in ("Hardware: ", "Memory", "Run: "):
+        assert any(wanted in line for line in comments), wanted
+
+
+def test_the_recipes_of_drive_hold_the_papers_values():
+    """DRIVE, section 3 and table 5; what the paper leaves open is not looked at."""
+
+    def loaded(kind, name):
+        return load_recipe(kind, CONFIGS / ("sft" if kind is SFTRecipe else "rl") / f"drive-{name}.yaml")
+
+    sft = loaded(SFTRecipe, "qwen2.5-32b")
+    batch = sft.sft.per_device_train_batch_size * sft.sft.gradient_accumulation_steps * 256  # GPUs
+    assert (sft.model.name_or_path, sft.sft.max_length, batch) == ("Qwen/Qwen2.5-32B-Instruct", 32768, 512)
+    assert (sft.sft.num_train_epochs, sft.sft.learning_rate) == (3, 1e-5)
+    assert sft.arena is not None and (sft.arena.teach, sft.arena.hard_repeat) == ("hard_ids", 2)
+
+    one, two = (loaded(GRPORecipe, f"qwen2.5-32b-stage{n}") for n in (1, 2))
+    assert (one.grpo.num_generations, one.grpo.max_length, one.steps) == (8, 24 * 1024, 32)
+    assert 281 <= one.grpo.problems_per_step <= 288 and one.budget.policy == "uniform"
+    assert (two.grpo.num_generations, two.grpo.max_length, two.steps) == (64, 32 * 1024, 128)
+    assert [(phase.problems, phase.steps) for phase in two.curriculum.phases] == [(72, 64), (50, 32), (25, 32)]
+    assert two.budget.high >= 256 and two.curriculum.measure_rollouts > 0
+
+    one, two = (loaded(GRPORecipe, f"moe-30b-a3b-stage{n}") for n in (1, 2))
+    assert (one.grpo.problems_per_step, one.grpo.num_generations, one.grpo.max_length) == (512, 16, 32 * 1024)
+    assert one.steps == 30
+    assert (two.grpo.problems_per_step, two.grpo.num_generations, two.grpo.max_length) == (128, 64, 64 * 1024)
+    assert [phase.steps for phase in two.curriculum.phases] == [20, 20, 10]
+
+
+def test_a_window_beyond_the_models_positions_is_missed_at_once(tmp_path):
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 256}')
+    values = [
+        "name=x",
+        f"model.name_or_path={tmp_path}",
+        "data.problems=builtin:contest",
+        "grpo.max_completion_length=64",
+    ]
+    assert missing_inputs(load_recipe(GRPORecipe, None, [*values, "grpo.max_length=256"])) == []
+    (line,) = missing_inputs(load_recipe(GRPORecipe, None, [*values, "grpo.max_length=300"]))
+    assert line.startswith(f"grpo.max_length 300: {tmp_path} has 256 positions")
+
+
 def test_help_of_every_verb_needs_no_training_stack():
     code = (
         "import sys\n"
