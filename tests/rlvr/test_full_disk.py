@@ -81,7 +81,7 @@ def on_a_small_disk(moment: str, run: GRPORecipe, kept: Path) -> None:
     owner, name = {
         "the rollouts": (grpo_trainer, "write_records"),
         "the metrics": (callbacks.json, "dumps"),
-        "checkpoint-4": (grpo_trainer.GRPOTrainer, "_save_checkpoint"),
+        "checkpoint-4": (publishing.Trainer, "_save_checkpoint"),
         "its state": (publishing, "publish_checkpoint"),
         "the model that training ends with": (grpo_trainer.GroupedGRPOTrainer, "save_model"),
     }[moment]
