@@ -7,11 +7,13 @@ import shutil
 import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from processes import ends_well, launch
 from test_grpo_trainer import recipe, weights
 
+from rlvr.budget import SuccessRates
 from rlvr.config import GRPORecipe
 from rlvr.training.checkpoints import complete_checkpoints
 
@@ -27,6 +29,7 @@ def settings(warm_model, problems_file, tmp_path_factory):
         shaped = {"overlong_buffer": 18}  # lengths differ, so there is something to learn whatever passes
         values = {"judge": {"workers": 1}, "reward": shaped, "grpo": {**few, **grpo}}
         values["curriculum"] = {"measure_rollouts": 3}
+        values["budget"] = {"policy": "knapsack", "min_rollouts": 3, "high": 12}
         return recipe(warm_model, problems_file, folder / name, **values)
 
     return make
@@ -34,8 +37,11 @@ def settings(warm_model, problems_file, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(settings) -> Path:
-    ends_well(launch(settings("whole"), PROGRAM))
-    return Path(settings("whole").output_dir)
+    out = Path(settings("whole").output_dir)
+    seen = out.with_name("seen")
+    seen.mkdir()
+    ends_well(launch(settings("whole"), PROGRAM, RLVR_TEST_SEEN=str(seen)))
+    return out
 
 
 @pytest.mark.slow
@@ -69,6 +75,27 @@ def test_processes_share_the_measurement_of_pass_rates(whole, problems_file, war
     assert {len(group) for group in measured.values()} == {3}
     final = json.loads((whole / "final" / "rlvr_state.json").read_text())
     assert set(final["success_rates"]["history"]) == set(measured), "and each of them knows of all"
+
+
+@pytest.mark.slow
+def test_every_process_knows_the_outcomes_of_all_exactly(whole):
+    first, second = ((whole.parent / "seen" / f"{rank}.jsonl").read_text() for rank in (0, 1))
+    assert first == second
+    told = [json.loads(line) for line in first.splitlines()]
+    state = SuccessRates()
+    for problem, step, outcomes, tokens in told:
+        state.record(problem, outcomes, step, tokens)
+    final = json.loads((whole / "final" / "rlvr_state.json").read_text())
+    assert state.state_dict()["history"] == final["success_rates"]["history"]
+    sizes = set()
+    for step in (1, 2, 3, 4):
+        rows = pq.read_table(whole / "rollouts" / "stage1" / f"step-{step:06d}.parquet").to_pylist()
+        for problem in {row["problem_id"] for row in rows}:
+            group = [row for row in rows if row["problem_id"] == problem]
+            (entry,) = [entry for entry in told if entry[:2] == [problem, step]]
+            assert entry[2:] == [[float(r["verdict"] == "AC") for r in group], [r["completion_tokens"] for r in group]]
+            sizes.add(len(group))
+    assert len(sizes) > 1  # of the knapsack's making, and the same in both
 
 
 @pytest.mark.slow
