@@ -14,6 +14,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from rlvr.config import GRPORecipe, RecipeError
 from rlvr.moe.layout import expert_blocks
+from rlvr.rollouts.continuous import sample_continuously
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
 from rlvr.rollouts.sampling import sample, torch_threads
 from rlvr.rollouts.vllm_extension import repack_embeddings, repack_experts_anew
@@ -43,6 +44,22 @@ class InProcess:
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
         trainer = self.trainer
+        with self._policy() as model, torch_threads(self.threads):
+            tokens, logps = sample(
+                model,
+                prompt_ids,
+                generation_config=trainer.generation_config,
+                pad_token_id=trainer._tokenizer.pad_token_id,
+                end_token_ids=trainer.eos_token_ids,
+                fast=self.fast,
+                finished=finished,
+            )
+        return Sampled(tokens, logps)
+
+    @contextlib.contextmanager
+    def _policy(self) -> Iterator[Any]:
+        """The policy's model as it can generate: unwrapped, whole, without its adapter's shell."""
+        trainer = self.trainer
         with (
             unwrap_model_for_generation(
                 trainer.model_wrapped,
@@ -53,22 +70,39 @@ class InProcess:
             ) as model,
             torch.no_grad(),
             trainer._dist.summon_full_params(trainer.model_wrapped, recurse=False),
-            torch_threads(self.threads),
         ):
-            tokens, logps = sample(
-                model.get_base_model() if is_peft_model(model) else model,  # adapters sit in its layers
-                prompt_ids,
-                generation_config=trainer.generation_config,
-                pad_token_id=trainer._tokenizer.pad_token_id,
-                end_token_ids=trainer.eos_token_ids,
-                fast=self.fast,
-                finished=finished,
-            )
-        return Sampled(tokens, logps)
+            yield model.get_base_model() if is_peft_model(model) else model  # adapters sit in its layers
+
+
+class ContinuousBatching(InProcess):
+    """The trainer's own model through transformers' continuous batching.
+
+    Not through TRL's call of it, which with `bf16` leaves the trained weights rounded to bfloat16, drops
+    log-probabilities and passes over rollouts that failed.
+    """
+
+    name = "continuous batching"
+
+    def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
+        trainer = self.trainer
+        training = trainer.model.training
+        with self._policy() as model, torch_threads(self.threads):
+            try:
+                return sample_continuously(
+                    model,
+                    prompt_ids,
+                    order,
+                    generation_config=trainer.generation_config,
+                    batching=trainer.continuous_batching_config,
+                    end_token_ids=trainer.eos_token_ids,
+                    finished=finished,
+                )
+            finally:
+                model.train(training)
 
 
 class ThroughTRL:
-    """TRL's own engines: vLLM in the training processes or behind its server, transformers' continuous batching.
+    """TRL's own engines: vLLM in the training processes or behind its server.
 
     Three things are replaced in TRL's weight sync. Adapters are merged beside the policy, not in it. Experts go under
     checkpoint names, one tensor an expert, with the router biases, which are no parameters. And a vLLM in the process
@@ -77,11 +111,9 @@ class ThroughTRL:
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
-        self.corrects = trainer.use_vllm
-        self.name = f"vLLM ({trainer.vllm_mode})" if trainer.use_vllm else "continuous batching"
+        self.corrects = True
+        self.name = f"vLLM ({trainer.vllm_mode})"
         self.url: str | None = None
-        if not trainer.use_vllm:
-            return
         generation, policy = trainer.vllm_generation, trainer.accelerator.unwrap_model(trainer.model)
         experts = expert_blocks(policy)
         if is_peft_model(policy):
@@ -96,7 +128,7 @@ class ThroughTRL:
 
     def sync(self, version: int) -> bool:
         trainer = self.trainer
-        if not trainer.use_vllm or version == trainer._last_loaded_step:
+        if version == trainer._last_loaded_step:
             return False
         with self._named("taking over the weights"):
             trainer.vllm_generation.sync_weights()
@@ -106,7 +138,7 @@ class ThroughTRL:
     def score(self, tokens: torch.Tensor) -> torch.Tensor | None:
         """As the protocol says; TRL's server has no way to score given tokens, and a sleeping engine has no weights."""
         trainer = self.trainer
-        if not trainer.use_vllm or trainer.vllm_mode == "server":
+        if trainer.vllm_mode == "server":
             return None
         generation = trainer.vllm_generation
         if generation.enable_sleep_mode and generation._llm_weights_sleeping:
@@ -169,9 +201,16 @@ def open_engine(trainer: Any, recipe: GRPORecipe) -> PolicyEngine:
         )
         trainer.use_vllm = True  # from here on TRL corrects for the difference of two engines
         return engine
-    if trainer.use_vllm or trainer.use_transformers_continuous_batching:
+    if trainer.use_vllm:
         return ThroughTRL(trainer)
-    return InProcess(trainer, recipe)
+    if not trainer.use_transformers_continuous_batching:
+        return InProcess(trainer, recipe)
+    if shards_weights(trainer.accelerator):
+        raise RecipeError(
+            "grpo.extra.use_transformers_continuous_batching needs every process to hold the whole model: its processes"
+            " step apart, and sharded weights (FSDP, ZeRO-3) are gathered by all together; leave it out, or use vLLM"
+        )
+    return ContinuousBatching(trainer, recipe)
 
 
 def _use_of_routes(trainer: Any) -> Literal["unused", "wanted", "needed"]:
