@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import DistributedType, is_peft_model
+from accelerate.utils import DistributedType, is_peft_model, set_seed
 from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
@@ -17,7 +17,12 @@ from rlvr.moe.layout import expert_blocks
 from rlvr.rollouts.continuous import sample_continuously
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
 from rlvr.rollouts.sampling import sample, torch_threads
-from rlvr.rollouts.vllm_extension import repack_embeddings, repack_experts_anew
+from rlvr.rollouts.vllm_in_process import (
+    generates_as_they_end,
+    random_numbers_by_seed,
+    random_numbers_kept,
+    reload_in_process,
+)
 from rlvr.rollouts.vllm_server import VLLMFileServer
 from rlvr.training.lora import merged_tensors
 from rlvr.training.policy_weights import as_in_checkpoints, policy_weights, shards_weights, weights_size
@@ -104,9 +109,11 @@ class ContinuousBatching(InProcess):
 class ThroughTRL:
     """TRL's own engines: vLLM in the training processes or behind its server.
 
-    Three things are replaced in TRL's weight sync. Adapters are merged beside the policy, not in it. Experts go under
-    checkpoint names, one tensor an expert, with the router biases, which are no parameters. And a vLLM in the process
-    takes them as one reload: tensor by tensor fails on CPU, where tensors are repacked, and mangles experts elsewhere.
+    A vLLM in the process tells of rollouts as they end and draws as the run's random state says, unless several share
+    it. Three things are replaced in TRL's weight sync. Adapters are merged beside the policy, not in it. Experts
+    go under checkpoint names, one tensor an expert, with the router biases, which are no parameters. And a vLLM in the
+    process takes them as one reload: tensor by tensor fails on CPU, where tensors are repacked, and mangles experts
+    elsewhere.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -115,6 +122,10 @@ class ThroughTRL:
         self.name = f"vLLM ({trainer.vllm_mode})"
         self.url: str | None = None
         generation, policy = trainer.vllm_generation, trainer.accelerator.unwrap_model(trainer.model)
+        # of processes that share an engine each sees the rows of all in TRL's call of it, and all must draw the same
+        self.alone = trainer.vllm_mode == "colocate" and generation.tensor_parallel_size == 1
+        if self.alone:
+            set_seed(trainer.args.seed, device_specific=True)  # again: vLLM set this process's seeds to its own
         experts = expert_blocks(policy)
         if is_peft_model(policy):
             generation._iter_named_params = functools.partial(merged_tensors, policy)
@@ -149,7 +160,8 @@ class ThroughTRL:
             generation.llm.wake_up(tags=["kv_cache"])
         sampling = SamplingParams(max_tokens=1, temperature=1.0, prompt_logprobs=0)
         prompts = [{"prompt_token_ids": ids} for ids in tokens.tolist()]
-        answers = generation.llm.generate(prompts, sampling, use_tqdm=False)
+        with random_numbers_kept(trainer.accelerator.device):
+            answers = generation.llm.generate(prompts, sampling, use_tqdm=False)
         return torch.tensor(
             [
                 [entry[token].logprob for token, entry in zip(ids[1:], answer.prompt_logprobs[1:], strict=True)]
@@ -158,9 +170,13 @@ class ThroughTRL:
         )
 
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
-        # rows are not equal strides of one prompt, so the server must not collapse them: one generation a row
-        with self._named("sampling"):
-            return Sampled(*GRPOTrainer._generate_single_turn(self.trainer, prompt_ids, None, {}, 1))
+        trainer, generation = self.trainer, self.trainer.vllm_generation
+        with self._named("sampling"), contextlib.ExitStack() as within:
+            if self.alone:
+                within.enter_context(generates_as_they_end(generation.llm, order, finished))
+                within.enter_context(random_numbers_by_seed(trainer.accelerator.device))
+            # rows are not equal strides of one prompt, so the server must not collapse them: one generation a row
+            return Sampled(*GRPOTrainer._generate_single_turn(trainer, prompt_ids, None, {}, 1))
 
     @contextlib.contextmanager
     def _named(self, doing: str) -> Iterator[None]:
@@ -219,17 +235,3 @@ def _use_of_routes(trainer: Any) -> Literal["unused", "wanted", "needed"]:
         return "unused"
     section = trainer.routing.section
     return "needed" if section.replay == "r3" and section.strict else "wanted"
-
-
-def reload_in_process(generation: Any) -> None:
-    """Gives TRL's in-process vLLM the trainer's weights as one reload; on CPU its packed output head too."""
-    llm = generation.llm
-    if generation.enable_sleep_mode:
-        torch.cuda.empty_cache()
-        llm.wake_up(tags=["weights"])
-        generation._llm_weights_sleeping = False
-    model = llm.llm_engine.model_executor.driver_worker.model_runner.get_model()
-    repack_experts_anew(model)
-    llm.collective_rpc("reload_weights", kwargs={"weights_iterator": generation._iter_named_params()})
-    repack_embeddings(model)
-    llm.reset_prefix_cache()

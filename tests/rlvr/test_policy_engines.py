@@ -8,6 +8,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -31,6 +32,7 @@ from transformers import AutoModelForCausalLM
 from rlvr.moe.sync import Manifest, SyncRefused
 from rlvr.rollouts import vllm_server
 from rlvr.rollouts.policy_engine import EngineFailure, longest_first
+from rlvr.rollouts.vllm_in_process import generates_as_they_end, random_numbers_by_seed, random_numbers_kept
 from rlvr.rollouts.vllm_server import VLLMFileServer, write_weights
 from rlvr.training import engines, grpo_trainer
 from rlvr.training.checkpoints import complete_checkpoints
@@ -346,30 +348,102 @@ def test_a_real_vllm_server_takes_over_weights_exactly(vllm_python, wide_warm_mo
 
 
 @pytest.mark.slow
-def test_a_real_vllm_in_the_trainers_process_takes_over_weights_every_step(
+def test_a_real_vllm_in_the_trainers_process_takes_over_weights_every_step_and_continues_as_the_same_run(
     vllm_python, wide_warm_model, problems_file, tmp_path
 ):
-    colocate = {"use_vllm": True, "vllm_mode": "colocate", "learning_rate": 0.02, "max_steps": 3}
+    colocate = {"use_vllm": True, "vllm_mode": "colocate", "learning_rate": 0.02, "max_steps": 3, "save_steps": 1}
     extra = {"vllm_gpu_memory_utilization": 0.1, "vllm_max_model_length": 256}
     run = recipe(wide_warm_model("llama"), problems_file, tmp_path / "run", grpo={**colocate, "extra": extra})
     file = tmp_path / "recipe.json"
     file.write_text(run.model_dump_json())
-    done = subprocess.run(
-        [vllm_python, "-m", "rlvr.cli", "train", "--config", str(file)],
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        },
-        capture_output=True,
-        text=True,
-        timeout=1800,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+
+    def train() -> Path:
+        done = subprocess.run(
+            [vllm_python, "-m", "rlvr.cli", "train", "--config", str(file)],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(__file__).parents[2]),
+                "VLLM_CPU_KVCACHE_SPACE": "1",
+                "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            },
+            capture_output=True,
+            text=True,
+            timeout=1800,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return tmp_path / "run" / "final" / "model.safetensors"
+
+    whole = train().read_bytes()
     lines = metrics(tmp_path / "run")
     assert len(lines) == 3 and any(line["grad_norm"] > 0 for line in lines[:-1])
     assert all(line["sampling/logprob_gap"] < 0.02 for line in lines)  # stale weights: 0.1 and more
+    for later in ("final", "checkpoint-3", "checkpoint-2"):
+        shutil.rmtree(tmp_path / "run" / later)
+    assert train().read_bytes() == whole
+
+
+class OneTokenAStep:
+    """What `generates_as_they_end` uses of a vLLM engine: row n ends after n + 1 steps."""
+
+    def __init__(self, broken_at: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.left: dict[str, int] = {}
+        self.steps, self.broken_at = 0, broken_at
+
+    def add_request(self, request_id: str, prompt: Any, params: Any) -> None:
+        self.asked.append(request_id)
+        self.left[request_id] = prompt["prompt_token_ids"][0]
+
+    def has_unfinished_requests(self) -> bool:
+        return bool(self.left)
+
+    def abort_request(self, request_ids: list[str]) -> None:
+        for request_id in request_ids:
+            self.left.pop(request_id, None)
+
+    def step(self) -> list[Any]:
+        self.steps += 1
+        if self.steps == self.broken_at:
+            raise RuntimeError("engine broke")
+        ended = [name for name, steps in self.left.items() if steps == self.steps]
+        for name in ended:
+            del self.left[name]
+        return [
+            SimpleNamespace(request_id=name, finished=True, outputs=[SimpleNamespace(token_ids=(self.steps,))])
+            for name in ended
+        ]
+
+
+def test_a_vllm_in_the_process_tells_of_rollouts_as_they_end_and_asks_in_the_order_given(monkeypatch):
+    kinds = SimpleNamespace(RequestOutputKind=SimpleNamespace(FINAL_ONLY="final only"))
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(sampling_params=kinds))
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", kinds)
+    prompts = [{"prompt_token_ids": [n]} for n in (1, 2, 3)]
+    llm, heard = SimpleNamespace(llm_engine=OneTokenAStep()), []
+    with generates_as_they_end(llm, [2, 0, 1], lambda row, tokens: heard.append((row, tokens, llm.llm_engine.steps))):
+        answers = llm.generate(prompts, SimpleNamespace(), use_tqdm=False)
+    assert llm.llm_engine.asked == ["2", "0", "1"] and not hasattr(llm, "generate")
+    assert heard == [(0, [1], 1), (1, [2], 2), (2, [3], 3)]
+    assert [answer.request_id for answer in answers] == ["0", "1", "2"]
+    llm.llm_engine = OneTokenAStep(broken_at=2)
+    with pytest.raises(RuntimeError, match="engine broke"), generates_as_they_end(llm, [0, 1, 2], None):
+        llm.generate(prompts, SimpleNamespace())
+    assert llm.llm_engine.left == {} and not hasattr(llm, "generate")  # nothing of it comes back in the next call
+
+
+def test_random_numbers_of_an_engine_in_the_process_follow_from_the_runs_alone():
+    device = torch.device("cpu")
+    drawn = []
+    for used in (0, 5):
+        torch.manual_seed(3)
+        with random_numbers_kept(device):
+            torch.rand(used)
+        with random_numbers_by_seed(device):
+            first = torch.rand(2)
+            torch.rand(used)
+        drawn.append(torch.cat([first, torch.rand(2)]))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0][:2], drawn[0][2:])
 
 
 def test_sampling_takes_the_threads_the_recipe_gives_it_and_hands_them_back(
