@@ -189,11 +189,14 @@ cli.add_command(sandbox)
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="Default: RUN/report.html.")
-def report(run: Path, out: Path | None) -> None:
+@click.option("--card", is_flag=True, help="Also write the model card, RUN/README.md.")
+def report(run: Path, out: Path | None, card: bool) -> None:
     """Render a run's folder as one self-contained HTML page with a rollout viewer."""
-    from rlvr.report import render_report
+    from rlvr.report import render_report, write_model_card
 
     click.echo(render_report(run, out))
+    if card:
+        click.echo(write_model_card(run))
 
 
 @cli.group()

@@ -13,7 +13,7 @@ from rlvr.config.evaluation import EvaluationSchedule
 from rlvr.config.load import Strict
 from rlvr.config.lora import LoRASection
 from rlvr.config.moe import MoESection
-from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
+from rlvr.config.sections import DataSection, JudgeSection, LRSchedule, ModelSection, PromptSection, TrackingSection
 from rlvr.serving.hardware import parse_hardware
 
 KNAPSACK_ADVANTAGE_CLIP = 5.0  # a single success among 64 has an advantage near 8, among 128 over 11
@@ -37,7 +37,7 @@ class GRPOSection(Strict):
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_k: int = Field(default=0, ge=0)
     learning_rate: float = Field(default=1e-6, gt=0)
-    lr_scheduler_type: str = "constant_with_warmup"
+    lr_scheduler_type: LRSchedule = "constant_with_warmup"
     warmup_steps: float = Field(default=0, ge=0)
     weight_decay: float = Field(default=0.0, ge=0)
     adam_beta1: float = 0.9
@@ -210,7 +210,7 @@ class GRPORecipe(Strict):
 
     name: FolderName
     output_dir: str = ""  # default: runs/<name>
-    stage: str = "stage1"
+    stage: FolderName = "stage1"
     seed: int = Field(default=0, ge=0, lt=2**32)
     model: ModelSection
     data: DataSection

@@ -58,20 +58,45 @@ def window_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
     ]
 
 
+# TRL's fields that follow from keys of the recipe outside of the section whose `extra` it is.
+_FOLLOWS_FROM = {
+    "output_dir": "output_dir",
+    "run_name": "name",
+    "project": "tracking.project",
+    "report_to": "tracking.report_to",
+    "seed": "seed",
+}
+_ARITHMETIC = "grpo.problems_per_step, num_generations, per_device_train_batch_size and updates_per_step"
+_FOLLOWS_FROM_GRPO = {
+    "gradient_accumulation_steps": _ARITHMETIC,
+    "steps_per_generation": _ARITHMETIC,
+    "generation_batch_size": _ARITHMETIC,
+    "logging_steps": "the step",
+    "save_strategy": "grpo.save_steps",
+    "shuffle_dataset": "curriculum",
+    "num_train_epochs": "grpo.max_steps",
+}
+
+
 def extra_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
-    """Returns a line for each key of the recipe's `extra` that TRL's configuration does not have."""
-    section, extra = ("grpo", recipe.grpo.extra) if isinstance(recipe, GRPORecipe) else ("sft", recipe.sft.extra)
+    """Returns a line for each key of the recipe's `extra` that TRL does not know, or that the recipe itself sets."""
+    grpo = isinstance(recipe, GRPORecipe)
+    section, values = ("grpo", recipe.grpo) if isinstance(recipe, GRPORecipe) else ("sft", recipe.sft)
+    extra = values.extra
     if not extra:
         return []
+    follows = {**_FOLLOWS_FROM, **(_FOLLOWS_FROM_GRPO if grpo else {"completion_only_loss": "the rows of data"})}
+    follows.update({name: f"{section}.{name}" for name in type(values).model_fields})
+    lines = [f"{section}.extra.{key}: follows from {follows[key]}; set that" for key in extra if key in follows]
     import trl  # loads torch, so only where there is something to look up
 
     config = trl.GRPOConfig if section == "grpo" else trl.SFTConfig
     known = {field.name for field in dataclasses.fields(config)}
-    return [
+    return lines + [
         f"{section}.extra.{key}: TRL's {config.__name__} has no such field"
         + (f"; did you mean {near[0]}?" if (near := difflib.get_close_matches(key, known, n=1)) else "")
         for key in extra
-        if key not in known
+        if key not in known and key not in follows
     ]
 
 

@@ -69,7 +69,7 @@ def recipe_from(recipe: type[R], values: dict[str, Any], where: str, overrides: 
             # a value that fits none of several types is one mistake of one key
             location = [part for part in item["loc"] if isinstance(part, int) or "[" not in part]
             key = ".".join(map(str, location))
-            source = next((named for name, named in given.items() if f"{key}.".startswith(f"{name}.")), where)
+            source = next((named for name, named in given.items() if _set_by(name, key, item["type"])), where)
             line = _explain(recipe, source, {**item, "loc": location})
             lines[key] = f"{lines[key]}; or: {item['msg']}" if key and key in lines else line
         raise RecipeError("\n".join(lines.values())) from None
@@ -183,7 +183,7 @@ def _apply(values: dict[str, Any], override: str) -> str:
     """Sets the key that `override` names and returns it."""
     key, separator, text = override.partition("=")
     key = key.removeprefix("--")
-    if not separator or not key:
+    if not separator or not all(key.split(".")):
         raise RecipeError(f"override {override!r}: expected key=value, for example seed=1")
     try:
         value = yaml.safe_load(text) if text else ""
@@ -202,6 +202,11 @@ def _apply(values: dict[str, Any], override: str) -> str:
             raise RecipeError(f"override {override!r}: {parent} is not a section")
     node[last] = value
     return key
+
+
+def _set_by(name: str, key: str, fault: str) -> bool:
+    """Whether the override of `name` set `key`, or made the section of which that is the unknown name."""
+    return f"{key}.".startswith(f"{name}.") or (fault == "extra_forbidden" and name.startswith(f"{key}."))
 
 
 def _explain(recipe: type[BaseModel], where: str, error: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -9,15 +10,31 @@ from pydantic import Field, field_validator, model_validator
 from rlvr.config.load import Strict
 from sandbox import languages
 
+# Of transformers; those that follow a metric of an evaluation within training are left out, there is none.
+LRSchedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+]  # fmt: skip
+ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
+
 
 class ModelSection(Strict):
     """Which policy: a local checkpoint folder, a name `rlvr models list` knows, or a hub id."""
 
     name_or_path: str
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    attn_implementation: str | None = None
+    attn_implementation: str | None = None  # one of ATTENTION, or a repository of kernels on the hub
     trust_remote_code: bool = False
     revision: str | None = None
+
+    @field_validator("attn_implementation")
+    @classmethod
+    def _known_attention(cls, name: str | None) -> str | None:
+        if name is None or name in ATTENTION or "/" in name:
+            return name
+        close = difflib.get_close_matches(name, ATTENTION, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(ATTENTION)}, or owner/name of the hub"
+        raise ValueError(f"unknown attention {name!r}; {hint}")
 
 
 class DataSection(Strict):
@@ -47,6 +64,12 @@ class PromptSection(Strict):
         if template is not None and "{statement}" not in template and "{starter_code}" not in template:
             raise ValueError("the template must contain {statement} or {starter_code}")
         return template
+
+    @model_validator(mode="after")
+    def _system_has_a_place(self) -> PromptSection:
+        if self.system is not None and self.style == "plain":
+            raise ValueError("prompt.system is a message of style chat; with style plain put it into prompt.template")
+        return self
 
     @field_validator("language")
     @classmethod

@@ -10,7 +10,7 @@ from data_curation.config import FolderName
 from rlvr.config.load import Strict
 from rlvr.config.lora import LoRASection
 from rlvr.config.moe import SupervisedMoESection
-from rlvr.config.sections import ModelSection, PromptSection, TrackingSection
+from rlvr.config.sections import LRSchedule, ModelSection, PromptSection, TrackingSection
 
 
 class SFTSection(Strict):
@@ -21,7 +21,7 @@ class SFTSection(Strict):
     per_device_train_batch_size: int = Field(default=8, ge=1)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-5, gt=0)
-    lr_scheduler_type: str = "cosine"
+    lr_scheduler_type: LRSchedule = "cosine"
     lr_scheduler_kwargs: dict[str, Any] = Field(default_factory=dict)
     warmup_steps: float = Field(default=0.05, ge=0)  # a value below 1 is a share of all steps
     weight_decay: float = Field(default=0.0, ge=0)

@@ -32,7 +32,7 @@ from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
 from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.faults import StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
-from rlvr.training.loading import load_policy, load_training_problems, prompt_lengths, render_prompts
+from rlvr.training.loading import load_policy, load_training_problems, prompt_lengths, render_prompts, trl_config
 from rlvr.training.lora import check_adapter, lora_config
 from rlvr.training.padding_free import why_padding_stays
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
@@ -77,7 +77,7 @@ def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
         log_level="error",
         router_aux_loss_coef=0.0,  # TRL would take the checkpoint's; ours is moe.aux_loss_coef
     )
-    return GRPOConfig(**{**values, **grpo.extra})
+    return trl_config(GRPOConfig, values, "grpo", grpo.extra)
 
 
 def allocation_policy(recipe: GRPORecipe, time: TimeModel | None = None) -> AllocationPolicy:

@@ -335,6 +335,7 @@ class GroupedGRPOTrainer(PublishesWhole, UpdateTrainer):
             for name, seconds in self._step_times.items():
                 metrics[f"time/{name}"].append(seconds)
             spent = sum(metrics["step_time"])
+            metrics["step_time"] = [spent]  # TRL's is of an update
             metrics["time/update"].append(spent - sum(self._step_times.values()))
             tokens = self.state.num_input_tokens_seen
             spent -= self._step_times.get("measure", 0.0)  # whose tokens are not the step's

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import datasets
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -17,25 +19,42 @@ from rlvr.models import resolve_model
 from rlvr.rollouts.prompts import chat_text, render_prompt
 
 logger = logging.getLogger(__name__)
+C = TypeVar("C")
 
 transformers_logging.disable_progress_bar()  # the stages have bars of their own
 datasets.disable_progress_bars()
 
 
 def load_policy(section: ModelSection) -> tuple[Any, Any]:
-    """Returns (model, tokenizer); the tokenizer pads on the left and has a padding token."""
+    """Returns (model, tokenizer); the tokenizer pads on the left and has a padding token.
+
+    Raises RecipeError where files of the model are missing or damaged, or its attention cannot be had here.
+    """
     path = resolve_model(section.name_or_path)
     options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **options)
+    dtype = section.dtype if section.dtype == "auto" else getattr(torch, section.dtype)
+    attention = {"attn_implementation": section.attn_implementation} if section.attn_implementation else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **options)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **attention, **options)
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        chosen = f" with attn_implementation {section.attn_implementation}" if attention else ""
+        raise RecipeError(f"model {path}: cannot be loaded{chosen}: {' '.join(str(error).split())}") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    dtype = section.dtype if section.dtype == "auto" else getattr(torch, section.dtype)
-    extra = {"attn_implementation": section.attn_implementation} if section.attn_implementation else {}
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **extra, **options)
     text = model.config.get_text_config()
     if getattr(text, "output_router_logits", False):  # TRL's SFT leaves it on; decoding with a cache then fails
         text.output_router_logits = False
     return model, tokenizer
+
+
+def trl_config(kind: Callable[..., C], values: Mapping[str, Any], section: str, extra: Mapping[str, Any]) -> C:
+    """Returns TRL's configuration of a recipe's values; RecipeError where TRL refuses it."""
+    try:
+        return kind(**{**values, **extra})
+    except (ValueError, TypeError) as error:
+        named = f"{section}.extra {json.dumps(dict(extra), default=str)}" if extra else section
+        raise RecipeError(f"{named}: TRL refuses it: {' '.join(str(error).split())}") from None
 
 
 def load_training_problems(section: DataSection, prompt: PromptSection) -> list[Problem]:
@@ -101,4 +120,4 @@ def prompt_lengths(prompts: Mapping[str, Any], tokenizer: Any) -> dict[str, int]
 
 def _tokens(rendered: Any, tokenizer: Any) -> int:
     text = rendered if isinstance(rendered, str) else chat_text(rendered, tokenizer)
-    return len(tokenizer(text=text)["input_ids"])
+    return len(tokenizer(text=text, verbose=False)["input_ids"])  # what is too long is the caller's to say

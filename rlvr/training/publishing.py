@@ -28,6 +28,9 @@ class PublishesWhole(Trainer):
         """Returns what the run needs beside weights, optimizer, schedule and RNG, as JSON types; every process asks."""
         raise NotImplementedError
 
+    def create_model_card(self, *arguments: Any, **options: Any) -> None:
+        """Nothing: TRL's knows neither the model it began with nor how to prompt it; `write_model_card` does."""
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(super()._get_output_dir(trial)) / STAGING)
 

@@ -22,7 +22,7 @@ from rlvr.training.callbacks import MetricsFile, ProgressBar
 from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.demonstrations import load_demonstrations
 from rlvr.training.faults import StopOnSignal
-from rlvr.training.loading import load_policy
+from rlvr.training.loading import load_policy, trl_config
 from rlvr.training.lora import KeepsAdapter, check_adapter, lora_config
 from rlvr.training.publishing import PublishesWhole
 from rlvr.training.restore import RestoresExperts
@@ -77,7 +77,7 @@ def train_sft(recipe: SFTRecipe) -> Path:
         disable_tqdm=True,
         log_level="error",
     )
-    config = SFTConfig(**{**values, **section.extra})
+    config = trl_config(SFTConfig, values, "sft", section.extra)
     name_cpu_plainly(config)
     model, tokenizer = load_policy(recipe.model)
     if not isinstance(dataset[0]["prompt"], str):

@@ -213,6 +213,17 @@ def test_a_run_is_not_continued_with_other_data_another_seed_or_other_steps(warm
         train_grpo(recipe(warm_model, problems_file, tmp_path / "run", grpo={"updates_per_step": 2}))
 
 
+def test_the_time_of_a_step_is_of_all_its_updates_and_no_card_is_written_that_knows_nothing(
+    warm_model, problems_file, tmp_path
+):
+    train_grpo(recipe(warm_model, problems_file, tmp_path / "run", grpo={"updates_per_step": 2, "max_steps": 1}))
+    (line,) = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    parts = sum(value for name, value in line.items() if name.startswith("time/"))
+    assert line["step_time"] == pytest.approx(parts)
+    assert line["tokens_per_second"] * line["step_time"] == pytest.approx(line["num_tokens"])
+    assert not (tmp_path / "run" / "README.md").exists()
+
+
 def test_an_unknown_trl_field_is_refused_before_anything_is_loaded(problems_file, tmp_path):
     run = recipe(tmp_path / "no-model", problems_file, tmp_path / "run", grpo={"extra": {"lerning_rate": 1}})
     with pytest.raises(RecipeError, match=r"grpo\.extra\.lerning_rate"):

@@ -1,8 +1,11 @@
 """Recipes: every mistake is one clear line before a model is loaded."""
 
+import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -16,8 +19,9 @@ from rlvr.config import (
     require_folder,
     write_resolved,
 )
-from rlvr.config.inputs import missing_inputs
+from rlvr.config.inputs import extra_faults, missing_inputs
 from rlvr.config.quickstart import MODELS
+from rlvr.config.sections import LRSchedule, ModelSection
 from rlvr.sole_use import sole_use
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -28,7 +32,12 @@ BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
     ("override", "message"),
     [
         ("grpo.learning_rat=1", "grpo.learning_rat: unknown key; did you mean learning_rate?"),
-        ("modle.dtype=float32", "modle: unknown key; did you mean model?"),
+        ("modle.dtype=float32", "override 'modle.dtype=float32': modle: unknown key; did you mean model?"),
+        (".=3", "override '.=3': expected key=value"),
+        ("grpo.lr_scheduler_type=cosin", "grpo.lr_scheduler_type: Input should be 'linear', 'cosine'"),
+        ("model.attn_implementation=spda", "unknown attention 'spda'; did you mean sdpa?"),
+        ("stage=../x", "stage: a name for a folder, without / (got '../x')"),
+        ("prompt.style=plain prompt.system=hi", "with style plain put it into prompt.template"),
         ("grpo.num_generations=many", "grpo.num_generations: Input should be a valid integer"),
         ("grpo.num_generations=1", "greater than or equal to 2"),
         ("grpo.problems_per_step=3 grpo.per_device_train_batch_size=7", "3 x 8 = 24 rollouts do not divide"),
@@ -72,6 +81,58 @@ def test_the_quickstart_refuses_what_a_later_stage_cannot_do_before_the_first(ov
         load_recipe(QuickstartRecipe, CONFIGS / "quickstart.yaml", [override])
     (line,) = str(error.value).splitlines()
     assert message in line
+
+
+def test_the_learning_rate_schedules_are_those_of_transformers_that_need_no_evaluation():
+    from transformers.trainer_utils import SchedulerType
+
+    assert set(get_args(LRSchedule)) == {kind.value for kind in SchedulerType} - {"reduce_lr_on_plateau", "greedy"}
+
+
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        ({"learning_rate": 1.0}, "grpo.extra.learning_rate: follows from grpo.learning_rate; set that"),
+        ({"steps_per_generation": 2}, "grpo.extra.steps_per_generation: follows from grpo.problems_per_step"),
+        ({"seed": 2}, "grpo.extra.seed: follows from seed; set that"),
+        ({"vllm_gpu_memory_utilisation": 1}, "has no such field; did you mean vllm_gpu_memory_utilization?"),
+    ],
+)
+def test_extra_holds_only_fields_of_trl_that_the_recipe_does_not_set(extra, line):
+    recipe = load_recipe(GRPORecipe, None, BASE)
+    (fault,) = extra_faults(recipe.model_copy(update={"grpo": recipe.grpo.model_copy(update={"extra": extra})}))
+    assert line in fault
+
+
+def test_a_value_that_trl_refuses_is_one_line():
+    from rlvr.training.grpo import grpo_config
+
+    with pytest.raises(RecipeError, match=r'^grpo\.extra \{"optim": "foo"\}: TRL refuses it: foo is not a valid Optim'):
+        grpo_config(load_recipe(GRPORecipe, None, [*BASE, "grpo.extra={optim: foo}"]), 1)
+
+
+@pytest.mark.parametrize("fault", ["no weights", "cut short", "no tokenizer", "other shapes", "flash_attention_2"])
+def test_a_model_that_cannot_be_loaded_is_one_line(tiny_model, tmp_path, fault):
+    from rlvr.training.loading import load_policy
+
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    attention = None
+    if fault == "no weights":
+        weights.unlink()
+    elif fault == "cut short":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif fault == "no tokenizer":
+        for file in folder.glob("tokenizer*"):
+            file.unlink()
+    elif fault == "other shapes":
+        config.write_text(config.read_text().replace('"vocab_size": ', '"vocab_size": 1'))
+    elif importlib.util.find_spec("flash_attn") is not None:
+        pytest.skip("flash-attn is installed")
+    else:
+        attention = fault
+    with pytest.raises(RecipeError, match=r"^model .*/model: cannot be loaded[^\n]*: [^\n]+$"):
+        load_policy(ModelSection(name_or_path=str(folder), attn_implementation=attention))
 
 
 def test_curation_in_the_quickstart_has_its_seed_unless_it_names_its_own(tmp_path):

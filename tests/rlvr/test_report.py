@@ -14,8 +14,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from browser import probed
+from click.testing import CliRunner
 from run_fixture import write_quickstart_run, write_training_run
 
+from rlvr.cli import cli
 from rlvr.evaluation import read_results
 from rlvr.report import render_report, write_model_card
 from rlvr.report.rollouts import load_rollouts, pick
@@ -274,7 +276,9 @@ def test_the_model_card_states_model_data_method_and_results(tmp_path: Path) -> 
 
 def test_the_model_card_of_an_unevaluated_run_says_so(run: Path) -> None:
     shutil.rmtree(run / "evaluation")
-    text = write_model_card(run).read_text(encoding="utf-8")
+    done = CliRunner().invoke(cli, ["report", str(run), "--card"])
+    assert done.output.splitlines() == [str(run / "report.html"), str(run / "README.md")]
+    text = (run / "README.md").read_text(encoding="utf-8")
     assert "No evaluation was found" in text and "{{" not in text
 
 
