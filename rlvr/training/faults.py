@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from rlvr.write_errors import why_unwritten
 
@@ -57,7 +57,7 @@ def writing(what: str, folder: Path) -> Iterator[None]:
 
 
 class StopOnSignal(TrainerCallback):
-    """SIGTERM and SIGUSR1 end the run after the step under way, with a checkpoint.
+    """SIGTERM and SIGUSR1 end the run after the step under way, with a checkpoint, or after a batch of the measurement.
 
     For schedulers that warn before they take a machine away. A second signal ends it at once, as ever.
     """
@@ -68,11 +68,14 @@ class StopOnSignal(TrainerCallback):
         self.updates_per_step = updates_per_step
         self.received: str | None = None
         self._before: dict[int, Any] = {}
+        self._device = torch.device("cpu")
 
     @contextmanager
-    def heeded(self, trainer: Trainer) -> Iterator[None]:
+    def heeded(self, trainer: Any) -> Iterator[None]:
         """While the block trains: signals are noted; Preempted behind it where one ended training before its end."""
         trainer.add_callback(self)
+        self._device = trainer.accelerator.device
+        trainer.asked_to_end = self._any_received
         try:
             yield
         finally:
@@ -86,7 +89,7 @@ class StopOnSignal(TrainerCallback):
             self._before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self.updates_per_step == 0 and self._any_received(args.device):
+        if state.global_step % self.updates_per_step == 0 and self._any_received():
             control.should_save = control.should_training_stop = True
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -98,20 +101,20 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
         self._before = {}
 
-    def _any_received(self, device: torch.device) -> bool:
-        """Whether any process has heard a signal: all of them must stop after the same step."""
+    def _any_received(self) -> str | None:
+        """The signal that any process has heard: all of them must stop after the same step."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            heard = torch.tensor([float(self.received is not None)], device=device)
+            heard = torch.tensor([float(self.received is not None)], device=self._device)
             torch.distributed.all_reduce(heard, op=torch.distributed.ReduceOp.MAX)
             if heard.item() and self.received is None:
                 self.received = "a signal to another process"
-        return self.received is not None
+        return self.received
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         handler = self._before.pop(number, signal.SIG_DFL)
         signal.signal(number, handler)
-        print(f"\n{self.received}: ending after this step, with a checkpoint", file=sys.stderr, flush=True)
+        print(f"\n{self.received}: ending after what is under way, and keeping it", file=sys.stderr, flush=True)
 
 
 @contextmanager

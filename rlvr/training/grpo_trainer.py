@@ -301,7 +301,7 @@ class GroupedGRPOTrainer(PublishesWhole, UpdateTrainer):
         metrics = self._metrics["train"]
         mixed = [good for attempt in attempts for good in attempt.mixed]
         counts = [count for attempt in attempts for count in attempt.counts]
-        metrics["frac_reward_zero_std"][-1] = 1.0 - sum(mixed) / len(mixed)
+        metrics["frac_reward_zero_std"] = [1.0 - sum(mixed) / len(mixed)]  # of all rounds; TRL's has one of each
         metrics["curriculum/phase"].append(self.schedule.phase_at(step - 1)[0] + 1)
         if self.schedule.retire is not None:
             metrics["curriculum/retired"].append(float(passed_over))

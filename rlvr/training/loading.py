@@ -28,7 +28,7 @@ datasets.disable_progress_bars()
 def load_policy(section: ModelSection) -> tuple[Any, Any]:
     """Returns (model, tokenizer); the tokenizer pads on the left and has a padding token.
 
-    Raises RecipeError where files of the model are missing or damaged, or its attention cannot be had here.
+    Raises RecipeError where files or weights of the model are missing or damaged, or its attention cannot be had here.
     """
     path = resolve_model(section.name_or_path)
     options = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
@@ -36,10 +36,18 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
     attention = {"attn_implementation": section.attn_implementation} if section.attn_implementation else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **options)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **attention, **options)
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, output_loading_info=True, **attention, **options
+        )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         chosen = f" with attn_implementation {section.attn_implementation}" if attention else ""
         raise RecipeError(f"model {path}: cannot be loaded{chosen}: {' '.join(str(error).split())}") from None
+    model, loaded = found
+    if missing := sorted(loaded["missing_keys"]):  # transformers makes them up, and says so in a long table
+        raise RecipeError(
+            f"model {path}: {len(missing)} of the weights that its config.json has are in none of its files, the first"
+            f" {missing[0]}"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     text = model.config.get_text_config()
@@ -63,7 +71,13 @@ def load_training_problems(section: DataSection, prompt: PromptSection) -> list[
     Raises RecipeError naming the source where none is left.
     """
     problems = load_problems(section.problems, limit=None)
-    usable = [problem for problem in problems if problem.tests and prompt.language in problem.languages]
+    usable = [
+        problem
+        for problem in problems
+        if problem.tests
+        and (problem.statement.strip() or problem.starter_code)
+        and prompt.language in problem.languages
+    ]
     kept = [
         problem
         for problem in usable
@@ -72,7 +86,7 @@ def load_training_problems(section: DataSection, prompt: PromptSection) -> list[
     ]
     if len(usable) < len(problems) and section.tags is None:
         logger.warning(
-            "%s: %d of %d problems left out: no tests, or not for %s",
+            "%s: %d of %d problems left out: no tests, no statement, or not for %s",
             section.problems,
             len(problems) - len(usable),
             len(problems),
@@ -81,8 +95,8 @@ def load_training_problems(section: DataSection, prompt: PromptSection) -> list[
     kept = kept[: section.limit]
     if not kept:
         raise RecipeError(
-            f"{section.problems}: none of its {len(problems)} problems has tests, is for {prompt.language} and passes"
-            " data.difficulties and data.tags"
+            f"{section.problems}: none of its {len(problems)} problems has tests and a statement, is for"
+            f" {prompt.language} and passes data.difficulties and data.tags"
         )
     return kept
 

@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from rlvr.rewards import GradingStream
-from rlvr.training.faults import writing
+from rlvr.training.faults import CONTINUES, Preempted, writing
 
 MEASURED = "pre_grpo.json"
 
@@ -26,8 +26,9 @@ def measure_pass_rates(trainer: Any, count: int, batch: int) -> None:
 
     `batch` rollouts of all processes together are drawn at a time, each judged while others are still being sampled.
     After each batch `pre_grpo.json` (problem -> outcomes: 1.0, 0.0, null where the judge failed) is written anew, so a
-    killed run goes on with what is missing. Each batch has a random stream of its own and the trainer's is left as it
-    was: the run that follows does not depend on whether there was an interruption.
+    killed run goes on with what is missing; one that a signal asks to end does so there, with Preempted. Each batch has
+    a random stream of its own and the trainer's is left as it was: the run that follows does not depend on whether
+    there was an interruption.
     """
     path = Path(trainer.recipe.output_dir) / MEASURED
     outcomes: Outcomes = json.loads(path.read_text()) if path.exists() else {}
@@ -64,6 +65,10 @@ def _draw(trainer: Any, missing: list[str], total: int, batch: int, outcomes: Ou
             if main:
                 _write(outcomes, path)
             bar.update(len(rows))
+            if start + batch < len(missing) and (asked := trainer.asked_to_end()):
+                raise Preempted(
+                    f"{asked} while measuring, {first + start + batch} of {total} rollouts kept; {CONTINUES}"
+                )
     if main:
         tried = [outcome for group in outcomes.values() for outcome in group if outcome is not None]
         print(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ class PublishesWhole(Trainer):
     accelerator: Any
     model: Any
     updates_per_generation = 1  # optimiser updates of a step
+    asked_to_end: Callable[[], str | None] = staticmethod(lambda: None)  # the signal that asks for it, in any process
 
     def own_state(self) -> dict[str, Any]:
         """Returns what the run needs beside weights, optimizer, schedule and RNG, as JSON types; every process asks."""

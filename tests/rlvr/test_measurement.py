@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from policy_server import PolicyServer
 from test_grpo_trainer import GROUP, PROBLEMS, recipe, weights
 
 from rlvr.rewards import ProgramGrader
-from rlvr.training.faults import InfrastructureError
+from rlvr.training.faults import InfrastructureError, Preempted
 from rlvr.training.grpo import train_grpo
 from rlvr.training.measurement import MEASURED
 
@@ -56,6 +58,32 @@ def test_a_measurement_cut_short_goes_on_and_the_run_is_the_same(warm_model, pro
     assert outcomes(tmp_path / "cut") == every
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(resumed)[name]), name
+
+
+def test_a_signal_ends_a_measurement_after_its_batch_and_it_goes_on_from_there(
+    warm_model, problems_file, tmp_path, monkeypatch
+):
+    grade, calls = ProgramGrader.grade, []
+
+    def warned_in_the_first_batch(self: ProgramGrader, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return grade(self, *args)
+
+    monkeypatch.setattr(ProgramGrader, "grade", warned_in_the_first_batch)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(
+        Preempted, match=rf"^SIGTERM while measuring, {STEP} of \d+ rollouts kept; .*continues"
+    ) as ended:
+        train_grpo(measuring(warm_model, problems_file, tmp_path / "run"))
+    assert ended.value.exit_code == 75 and len(calls) == 1 and signal.getsignal(signal.SIGTERM) is before
+    kept = outcomes(tmp_path / "run")
+    assert sum(map(len, kept.values())) == STEP
+    train_grpo(measuring(warm_model, problems_file, tmp_path / "run"))
+    every = outcomes(tmp_path / "run")
+    assert {len(group) for group in every.values()} == {3}
+    assert all(every[key][: len(group)] == group for key, group in kept.items())
 
 
 def test_a_measurement_takes_the_engine_of_training_and_its_time_is_told_apart(warm_model, problems_file, tmp_path):

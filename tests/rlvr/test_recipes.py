@@ -1,6 +1,7 @@
 """Recipes: every mistake is one clear line before a model is loaded."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,9 @@ def test_a_value_that_trl_refuses_is_one_line():
         grpo_config(load_recipe(GRPORecipe, None, [*BASE, "grpo.extra={optim: foo}"]), 1)
 
 
-@pytest.mark.parametrize("fault", ["no weights", "cut short", "no tokenizer", "other shapes", "flash_attention_2"])
+@pytest.mark.parametrize(
+    "fault", ["no weights", "cut short", "no tokenizer", "other shapes", "a layer more", "flash_attention_2"]
+)
 def test_a_model_that_cannot_be_loaded_is_one_line(tiny_model, tmp_path, fault):
     from rlvr.training.loading import load_policy
 
@@ -127,11 +130,13 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tiny_model, tmp_path, fault):
             file.unlink()
     elif fault == "other shapes":
         config.write_text(config.read_text().replace('"vocab_size": ', '"vocab_size": 1'))
+    elif fault == "a layer more":
+        config.write_text(re.sub(r'"num_hidden_layers": \d', '"num_hidden_layers": 9', config.read_text()))
     elif importlib.util.find_spec("flash_attn") is not None:
         pytest.skip("flash-attn is installed")
     else:
         attention = fault
-    with pytest.raises(RecipeError, match=r"^model .*/model: cannot be loaded[^\n]*: [^\n]+$"):
+    with pytest.raises(RecipeError, match=r"^model .*/model: (cannot be loaded[^\n]*: |\d+ of the weights)[^\n]+$"):
         load_policy(ModelSection(name_or_path=str(folder), attn_implementation=attention))
 
 
