@@ -13,12 +13,19 @@ from rlvr.rollouts.vllm_extension import repack_embeddings, repack_experts_anew
 
 
 @contextlib.contextmanager
-def generates_as_they_end(llm: Any, order: Sequence[int], finished: Finished | None) -> Iterator[None]:
-    """Within, `llm.generate` asks for its prompts in `order` and calls `finished(row, tokens)` for each that has ended.
+def generates_as_they_end(
+    generation: Any, order: Sequence[int], finished: Finished | None, device: torch.device
+) -> Iterator[None]:
+    """Within, the engine of TRL's `generation` asks for its prompts in `order` and calls `finished(row, tokens)` for
+    each that has ended; what it returns is in the prompts' order, as ever.
 
-    What it returns is in the prompts' order, as ever. vLLM's own loop is silent until all have ended, and starts them
-    as they come.
+    vLLM's own loop is silent until all have ended, starts them as they come, and draws from the process's random state,
+    whatever else has drawn from it. Here numbers follow from the next one of that state, which is one draw further
+    behind. Processes that share an engine (tensor parallelism) all ask for the rows of all, in one order and with one
+    seed, and each hears of its own. Every one of them must enter.
     """
+    llm = generation.llm
+    first, rows, seed = _shared(generation, list(order))
 
     def generate(prompts: Sequence[Any], sampling_params: Any, use_tqdm: bool = False) -> list[Any]:
         from vllm.sampling_params import RequestOutputKind
@@ -27,39 +34,46 @@ def generates_as_they_end(llm: Any, order: Sequence[int], finished: Finished | N
         sampling_params.output_kind = RequestOutputKind.FINAL_ONLY
         done: dict[int, Any] = {}
         try:
-            for row in order:
+            for row in rows:
                 engine.add_request(str(row), prompts[row], sampling_params)
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        done[int(output.request_id)] = output
-                        if finished is not None:
-                            finished(int(output.request_id), list(output.outputs[0].token_ids))
+                        row = int(output.request_id)
+                        done[row] = output
+                        if finished is not None and first <= row < first + len(order):
+                            finished(row - first, list(output.outputs[0].token_ids))
         except BaseException:  # the engine outlives this call: what is left would come back in the next
-            engine.abort_request([str(row) for row in order if row not in done])
+            engine.abort_request([str(row) for row in rows if row not in done])
             raise
         return [done[row] for row in range(len(prompts))]
 
     llm.generate = generate
     try:
-        yield
+        with random_numbers_kept(device):
+            torch.manual_seed(seed)
+            yield
     finally:
         del llm.generate  # the class's own again
 
 
+def _shared(generation: Any, order: list[int]) -> tuple[int, list[int], int]:
+    """First row of this process among those of the engine, the order of all of them, and a seed."""
+    seed = int(torch.randint(2**62, ()))
+    if generation.tensor_parallel_size == 1:
+        return 0, order, seed
+    group = generation.tp_group
+    said: list[Any] = [None] * generation.tensor_parallel_size
+    torch.distributed.all_gather_object(said, (order, seed), group=group)
+    orders = [rows for rows, _ in said]  # each as long: a process's share of the step
+    merged = [rank * len(order) + row for rows in zip(*orders, strict=True) for rank, row in enumerate(rows)]
+    return torch.distributed.get_rank(group=group) * len(order), merged, said[0][1]
+
+
 @contextlib.contextmanager
 def random_numbers_kept(device: torch.device) -> Iterator[None]:
-    """Leaves torch's random state as it was: vLLM draws from the process's own, whatever it is asked."""
+    """Leaves torch's random state as it was."""
     with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-        yield
-
-
-@contextlib.contextmanager
-def random_numbers_by_seed(device: torch.device) -> Iterator[None]:
-    """Within, random numbers follow from the next one of the process; behind, its state is one draw further."""
-    seed = int(torch.randint(2**62, ()))
-    with random_numbers_kept(device):
-        torch.manual_seed(seed)
         yield
 
 

@@ -17,12 +17,7 @@ from rlvr.moe.layout import expert_blocks
 from rlvr.rollouts.continuous import sample_continuously
 from rlvr.rollouts.policy_engine import EngineFailure, Finished, PolicyEngine, Sampled
 from rlvr.rollouts.sampling import sample, torch_threads
-from rlvr.rollouts.vllm_in_process import (
-    generates_as_they_end,
-    random_numbers_by_seed,
-    random_numbers_kept,
-    reload_in_process,
-)
+from rlvr.rollouts.vllm_in_process import generates_as_they_end, random_numbers_kept, reload_in_process
 from rlvr.rollouts.vllm_server import VLLMFileServer
 from rlvr.training.lora import merged_tensors
 from rlvr.training.policy_weights import as_in_checkpoints, policy_weights, shards_weights, weights_size
@@ -109,11 +104,10 @@ class ContinuousBatching(InProcess):
 class ThroughTRL:
     """TRL's own engines: vLLM in the training processes or behind its server.
 
-    A vLLM in the process tells of rollouts as they end and draws as the run's random state says, unless several share
-    it. Three things are replaced in TRL's weight sync. Adapters are merged beside the policy, not in it. Experts
-    go under checkpoint names, one tensor an expert, with the router biases, which are no parameters. And a vLLM in the
-    process takes them as one reload: tensor by tensor fails on CPU, where tensors are repacked, and mangles experts
-    elsewhere.
+    A vLLM in the process tells of rollouts as they end and draws as the run's random state says. Three things are
+    replaced in TRL's weight sync. Adapters are merged beside the policy, not in it. Experts go under checkpoint names,
+    one tensor an expert, with the router biases, which are no parameters. And a vLLM in the process takes them as one
+    reload: tensor by tensor fails on CPU, where tensors are repacked, and mangles experts elsewhere.
     """
 
     def __init__(self, trainer: Any) -> None:
@@ -122,9 +116,7 @@ class ThroughTRL:
         self.name = f"vLLM ({trainer.vllm_mode})"
         self.url: str | None = None
         generation, policy = trainer.vllm_generation, trainer.accelerator.unwrap_model(trainer.model)
-        # of processes that share an engine each sees the rows of all in TRL's call of it, and all must draw the same
-        self.alone = trainer.vllm_mode == "colocate" and generation.tensor_parallel_size == 1
-        if self.alone:
+        if trainer.vllm_mode == "colocate":
             set_seed(trainer.args.seed, device_specific=True)  # again: vLLM set this process's seeds to its own
         experts = expert_blocks(policy)
         if is_peft_model(policy):
@@ -172,9 +164,8 @@ class ThroughTRL:
     def sample(self, prompt_ids: Sequence[Sequence[int]], order: Sequence[int], finished: Finished | None) -> Sampled:
         trainer, generation = self.trainer, self.trainer.vllm_generation
         with self._named("sampling"), contextlib.ExitStack() as within:
-            if self.alone:
-                within.enter_context(generates_as_they_end(generation.llm, order, finished))
-                within.enter_context(random_numbers_by_seed(trainer.accelerator.device))
+            if trainer.vllm_mode == "colocate":
+                within.enter_context(generates_as_they_end(generation, order, finished, trainer.accelerator.device))
             # rows are not equal strides of one prompt, so the server must not collapse them: one generation a row
             return Sampled(*GRPOTrainer._generate_single_turn(trainer, prompt_ids, None, {}, 1))
 

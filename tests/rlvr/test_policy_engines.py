@@ -32,7 +32,7 @@ from transformers import AutoModelForCausalLM
 from rlvr.moe.sync import Manifest, SyncRefused
 from rlvr.rollouts import vllm_server
 from rlvr.rollouts.policy_engine import EngineFailure, longest_first
-from rlvr.rollouts.vllm_in_process import generates_as_they_end, random_numbers_by_seed, random_numbers_kept
+from rlvr.rollouts.vllm_in_process import generates_as_they_end, random_numbers_kept
 from rlvr.rollouts.vllm_server import VLLMFileServer, write_weights
 from rlvr.training import engines, grpo_trainer
 from rlvr.training.checkpoints import complete_checkpoints
@@ -418,27 +418,53 @@ def test_a_vllm_in_the_process_tells_of_rollouts_as_they_end_and_asks_in_the_ord
     kinds = SimpleNamespace(RequestOutputKind=SimpleNamespace(FINAL_ONLY="final only"))
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(sampling_params=kinds))
     monkeypatch.setitem(sys.modules, "vllm.sampling_params", kinds)
-    prompts = [{"prompt_token_ids": [n]} for n in (1, 2, 3)]
+    prompts, cpu = [{"prompt_token_ids": [n]} for n in (1, 2, 3)], torch.device("cpu")
     llm, heard = SimpleNamespace(llm_engine=OneTokenAStep()), []
-    with generates_as_they_end(llm, [2, 0, 1], lambda row, tokens: heard.append((row, tokens, llm.llm_engine.steps))):
+    one = SimpleNamespace(llm=llm, tensor_parallel_size=1)
+    told = lambda row, tokens: heard.append((row, tokens, llm.llm_engine.steps))  # noqa: E731
+    with generates_as_they_end(one, [2, 0, 1], told, cpu):
         answers = llm.generate(prompts, SimpleNamespace(), use_tqdm=False)
     assert llm.llm_engine.asked == ["2", "0", "1"] and not hasattr(llm, "generate")
     assert heard == [(0, [1], 1), (1, [2], 2), (2, [3], 3)]
     assert [answer.request_id for answer in answers] == ["0", "1", "2"]
     llm.llm_engine = OneTokenAStep(broken_at=2)
-    with pytest.raises(RuntimeError, match="engine broke"), generates_as_they_end(llm, [0, 1, 2], None):
+    with pytest.raises(RuntimeError, match="engine broke"), generates_as_they_end(one, [0, 1, 2], None, cpu):
         llm.generate(prompts, SimpleNamespace())
     assert llm.llm_engine.left == {} and not hasattr(llm, "generate")  # nothing of it comes back in the next call
 
 
+def test_processes_that_share_a_vllm_ask_and_draw_alike_and_hear_of_their_own_rows(monkeypatch):
+    kinds = SimpleNamespace(RequestOutputKind=SimpleNamespace(FINAL_ONLY="final only"))
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(sampling_params=kinds))
+    monkeypatch.setitem(sys.modules, "vllm.sampling_params", kinds)
+    orders, asked, drawn, heard = [[1, 0], [0, 1]], [], [], {0: [], 1: []}
+    for rank in (0, 1):
+
+        def gathered(said: list[Any], mine: Any, group: str) -> None:
+            assert group == "pair" and mine[0] == orders[rank]  # noqa: B023
+            said[:] = [(orders[0], 77), (orders[1], 88)]
+
+        monkeypatch.setattr(torch.distributed, "all_gather_object", gathered)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda group, rank=rank: rank)
+        llm = SimpleNamespace(llm_engine=OneTokenAStep())
+        pair = SimpleNamespace(llm=llm, tensor_parallel_size=2, tp_group="pair")
+        told = lambda row, tokens, rank=rank: heard[rank].append((row, tokens))  # noqa: E731
+        with generates_as_they_end(pair, orders[rank], told, torch.device("cpu")):
+            llm.generate([{"prompt_token_ids": [n]} for n in (1, 2, 3, 4)], SimpleNamespace())
+            drawn.append(torch.rand(3))
+        asked.append(llm.llm_engine.asked)
+    assert asked == [["1", "2", "0", "3"]] * 2 and torch.equal(*drawn)
+    assert heard == {0: [(0, [1]), (1, [2])], 1: [(0, [3]), (1, [4])]}
+
+
 def test_random_numbers_of_an_engine_in_the_process_follow_from_the_runs_alone():
-    device = torch.device("cpu")
-    drawn = []
+    device, drawn = torch.device("cpu"), []
     for used in (0, 5):
+        one = SimpleNamespace(llm=SimpleNamespace(), tensor_parallel_size=1)
         torch.manual_seed(3)
         with random_numbers_kept(device):
             torch.rand(used)
-        with random_numbers_by_seed(device):
+        with generates_as_they_end(one, [], None, device):
             first = torch.rand(2)
             torch.rand(used)
         drawn.append(torch.cat([first, torch.rand(2)]))
