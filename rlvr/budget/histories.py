@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlvr.budget.success_rates import SuccessRates
+from rlvr.budget.success_rates import Group, SuccessRates
 
 KNOWN = 1000  # outcomes that a rate without a number of rollouts stands for: it is taken at its word
 
@@ -17,10 +17,10 @@ def read_history(path: Path) -> SuccessRates:
     """Returns the success rates a file or folder holds.
 
     `path`: a stage's folder, a checkpoint, its rlvr_state.json, a pre_grpo.json, or a table (.parquet, else JSONL) of
-    `problem_id` or `id` with `outcomes` (a list of 0 and 1), or passes and rollouts (`successes` of `rollouts` as
-    `rlvr plan rates` writes them, `passed` of `samples` as curation's difficulty.parquet has them), or `rate`, with
-    `rollouts` where it was measured and without where it is known. ValueError and FileNotFoundError name file, row and
-    what is wrong.
+    `problem_id` or `id` with `history` (the groups that `rlvr plan rates` writes), `outcomes` (a list of 0 and 1),
+    passes and rollouts (`successes` of `rollouts`; `passed` of `samples`, as in curation's difficulty.parquet), or
+    `rate`, with `rollouts` where it was measured and without where it is known. ValueError and FileNotFoundError name
+    file, row and what is wrong.
     """
     if path.is_dir():
         path = _state_of(path)
@@ -31,6 +31,9 @@ def read_history(path: Path) -> SuccessRates:
         _read_state(path, found)
     else:
         for where, row in _rows(path):
+            if isinstance(row.get("history"), list):
+                _add_groups(found, where, row)
+                continue
             key, outcomes = _outcomes(where, row)
             if key in found and "outcomes" not in row:
                 raise ValueError(f"{where}: problem {key!r} stands there twice")
@@ -123,6 +126,19 @@ def _outcomes(where: str, row: Mapping[str, Any]) -> tuple[str, list[Any]]:
             f"{where}: rate {rate} is not a share of {count} rollouts; leave `rollouts` out if it is known"
         )
     return key, [1] * passed + [0] * (count - passed)
+
+
+def _add_groups(found: SuccessRates, where: str, row: Mapping[str, Any]) -> None:
+    key = row.get("problem_id")
+    try:
+        if not isinstance(key, str):
+            raise ValueError("no problem_id")
+        if key in found:
+            raise ValueError(f"problem {key!r} stands there twice")
+        for entry in row["history"]:
+            found.add(key, Group(int(entry["step"]), str(entry["passed"]), int(entry["tokens"])))
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{where}: history: not as `rlvr plan rates` writes it ({error})") from None
 
 
 def _count(where: str, name: str, value: Any, least: int = 0) -> int:

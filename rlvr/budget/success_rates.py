@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 FORMAT = 1
@@ -96,6 +96,13 @@ class SuccessRates:
             self._history.setdefault(problem, []).append(Group(int(step), "".join(passed), spent))
             self._latest_step = max(self._latest_step, int(step))
 
+    def add(self, problem: str, group: Group) -> None:
+        """Add a group as it is, its `passed` of "1" and "0" only; ValueError for others."""
+        if not group.passed or not set(group.passed) <= {"0", "1"}:
+            raise ValueError(f"success rates: {group.passed!r} of problem {problem!r} is not of 1 and 0")
+        self._history.setdefault(problem, []).append(group)
+        self._latest_step = max(self._latest_step, group.step)
+
     def set_prior(self, problem: str, rate: float, strength: float = 2.0) -> None:
         """Give one problem its own prior: an expected rate (predicted difficulty), worth `strength` rollouts."""
         if not 0.0 <= rate <= 1.0 or not strength > 0:
@@ -174,7 +181,7 @@ class SuccessRates:
         return spent / rollouts if rollouts else None
 
     def export(self) -> list[dict[str, Any]]:
-        """One row a problem, in the order first seen: counts, both estimates, length, first and last step."""
+        """One row a problem, in the order first seen: counts, estimates, length, first and last step, its groups."""
         rows = []
         for problem, groups in self._history.items():
             known = self.posterior(problem)
@@ -189,6 +196,7 @@ class SuccessRates:
                     "mean_tokens": self.mean_tokens(problem),
                     "first_step": groups[0].step,
                     "last_step": groups[-1].step,
+                    "history": [asdict(group) for group in groups],
                 }
             )
         return rows

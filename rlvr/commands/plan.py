@@ -231,4 +231,5 @@ def _policy(name: str, low: int, high: int, fallback: bool, tokens: bool) -> All
     if name in ("knapsack-window", "knapsack-beta"):
         estimator: Any = name.removeprefix("knapsack-")
         return Knapsack(estimator, low, high, fallback=fallback, cost="tokens" if tokens else "rollouts")
-    raise ValueError(f"policy {name!r}: unknown; give uniform, knapsack-window, knapsack-beta or dynamic")
+    known = "uniform, knapsack-window, knapsack-beta, dynamic, or with simulate true-rates"
+    raise ValueError(f"policy {name!r}: unknown; give {known}")

@@ -13,7 +13,15 @@ from rlvr.config.grpo import (
     RetireSection,
     RewardSection,
 )
-from rlvr.config.load import RecipeError, Strict, load_recipe, require_folder, require_same_run, write_resolved
+from rlvr.config.load import (
+    RecipeError,
+    Strict,
+    load_recipe,
+    require_folder,
+    require_own_folder,
+    require_same_run,
+    write_resolved,
+)
 from rlvr.config.quickstart import QuickstartRecipe
 from rlvr.config.sections import DataSection, JudgeSection, ModelSection, PromptSection, TrackingSection
 from rlvr.config.sft import SFTRecipe
@@ -41,6 +49,7 @@ __all__ = [
     "TrackingSection",
     "load_recipe",
     "require_folder",
+    "require_own_folder",
     "require_same_run",
     "write_resolved",
 ]

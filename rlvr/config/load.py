@@ -15,6 +15,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
+RESOLVED = "config.resolved.yaml"  # in the folder of every run
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message is one line for every mistake."""
@@ -93,7 +95,7 @@ def require_folder(key: str, folder: str | os.PathLike[str]) -> None:
 def write_resolved(recipe: BaseModel, folder: Path) -> Path:
     """Writes every value of the recipe, defaults included, to `folder/config.resolved.yaml`; returns that path."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "config.resolved.yaml"
+    path = folder / RESOLVED
     temporary = path.with_suffix(".tmp")
     temporary.write_text(resolved_yaml(recipe))
     temporary.replace(path)
@@ -104,13 +106,31 @@ def write_resolved(recipe: BaseModel, folder: Path) -> Path:
 _NO_RESULT = ("name", "output_dir", "threads", "judge", "tracking")
 
 
+def require_own_folder(recipe: BaseModel, folder: Path) -> None:
+    """Raises RecipeError where `folder` holds what is no run of the recipe's verb and would be written over."""
+    try:
+        earlier = _read_yaml(folder / RESOLVED)
+    except RecipeError:  # not there, or damaged
+        earlier = {}
+    known_by = next((key for key in _VERBS if key in earlier), None)
+    if known_by is not None and known_by not in type(recipe).model_fields:
+        raise RecipeError(f"{folder}: holds a run of `rlvr {_VERBS[known_by]}`; choose another output_dir")
+    if not (folder / RESOLVED).exists():
+        ours = ("metrics.jsonl", "rollouts", "environment.json", "final", "checkpoint-*")
+        if found := sorted(path.name for pattern in ours for path in folder.glob(pattern)):
+            raise RecipeError(
+                f"{folder}: holds {found[0]} but no {RESOLVED}, so it is no run that can be continued; choose another"
+                " output_dir"
+            )
+
+
 def require_same_run(recipe: BaseModel, folder: Path, of: Sequence[str] | None = None) -> None:
     """Raises RecipeError where `folder` holds the resolved recipe of a run with other values, naming the first.
 
-    `of` are the keys or sections that are compared, by default all that can change a result. A key that only one of the
-    two knows, as after an update of this package, is no difference.
+    `of` are the sections or keys (dotted where they lie in one) that are compared, by default all that can change a
+    result. A key that only one of the two knows, as after an update of this package, is no difference.
     """
-    path = folder / "config.resolved.yaml"
+    path = folder / RESOLVED
     if not path.exists():
         return
     try:
@@ -119,7 +139,9 @@ def require_same_run(recipe: BaseModel, folder: Path, of: Sequence[str] | None =
         return
     now = yaml.safe_load(resolved_yaml(recipe))
     compared = now.keys() - set(_NO_RESULT) if of is None else set(of)
-    different = [change for change in _changes(earlier, now) if change[0].partition(".")[0] in compared]
+    different = [
+        change for change in _changes(earlier, now) if any(f"{change[0]}.".startswith(f"{key}.") for key in compared)
+    ]
     if different:
         key, was, wanted = different[0]
         others = [name for name, *_ in different[1:]]

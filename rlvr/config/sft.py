@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from data_curation.config import FolderName
 from rlvr.config.load import Strict
@@ -17,7 +17,7 @@ class SFTSection(Strict):
     """Optimiser settings under the names of TRL's SFTConfig; `extra` reaches every other field of it."""
 
     num_train_epochs: float = Field(default=1.0, gt=0)
-    max_steps: int = Field(default=-1, ge=-1)
+    max_steps: int = Field(default=-1, ge=-1)  # -1: as the epochs say
     per_device_train_batch_size: int = Field(default=8, ge=1)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
     learning_rate: float = Field(default=1e-5, gt=0)
@@ -37,6 +37,13 @@ class SFTSection(Strict):
     save_steps: int = Field(default=500, ge=1)
     save_total_limit: int | None = Field(default=2, ge=1)
     extra: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("max_steps")
+    @classmethod
+    def _some(cls, steps: int) -> int:
+        if steps == 0:
+            raise ValueError("a number of steps is wanted, or -1 for num_train_epochs (got 0)")
+        return steps
 
 
 class ArenaSection(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -55,14 +56,24 @@ class MetricsFile(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
 
+class NothingLeft(Exception):
+    """The checkpoint that was resumed from is of the last step."""
+
+
+class EndsWhereNothingIsLeft(TrainerCallback):
+    """Raises NothingLeft before training from a checkpoint of the last step: Trainer would make one step more."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step >= state.max_steps:
+            raise NothingLeft
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a metrics file; a last line cut short by a kill is left out."""
+    """Returns the lines of a metrics file; one that is damaged, as the last by a kill, is left out."""
     lines = []
-    for line in path.read_text().splitlines():
-        try:
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
     return lines
 
 

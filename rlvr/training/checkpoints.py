@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,22 +21,56 @@ from rlvr.training.faults import TrainingFault, writing
 STATE_FILE = "rlvr_state.json"
 STAGING = ".incomplete"
 FINAL = "final"
+_SIZES = "bytes"  # key of the state: file -> bytes, by which a damaged checkpoint is known
+
+logger = logging.getLogger(__name__)
 
 
 def complete_checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """Returns (step, path) of every complete `checkpoint-N` in a run's folder, oldest first."""
-    found = []
-    for path in folder.glob("checkpoint-*"):
-        match = re.fullmatch(r"checkpoint-(\d+)", path.name)
-        if match and (path / STATE_FILE).is_file():
-            found.append((int(match[1]), path))
-    return sorted(found)
+    """Returns (step, path) of every whole `checkpoint-N` in a run's folder, oldest first."""
+    return [(step, path) for step, path in _checkpoints(folder) if damage(path) is None]
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Returns the newest complete checkpoint of a run's folder, None where there is none."""
-    checkpoints = complete_checkpoints(folder)
-    return checkpoints[-1][1] if checkpoints else None
+    """Returns the newest whole checkpoint of a run's folder, having said which newer ones are damaged; None where there
+    is no checkpoint.
+
+    RecipeError where all are damaged: a run that began anew would be in their place.
+    """
+    lines: list[str] = []
+    for _, path in reversed(_checkpoints(folder)):
+        if (fault := damage(path)) is None:
+            if os.environ.get("RANK", "0") == "0":
+                for line in lines:
+                    logger.warning("%s; going on from %s", line, path.name)
+            return path
+        lines.append(f"{path}: damaged: {fault}")
+    if lines:
+        raise RecipeError(f"{lines[0]}; no whole checkpoint is left: repair it, or choose another output_dir")
+    return None
+
+
+def damage(checkpoint: Path) -> str | None:
+    """Returns what is missing or cut short of a checkpoint, None where every file has the size it was written with."""
+    try:
+        state = json.loads((checkpoint / STATE_FILE).read_text())
+    except FileNotFoundError:
+        return f"{STATE_FILE} is missing"
+    except ValueError:
+        return f"{STATE_FILE} is no JSON"
+    for name, size in state.get(_SIZES, {}).items():
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes of {size:,}"
+    return None
+
+
+def _checkpoints(folder: Path) -> list[tuple[int, Path]]:
+    """(step, path) of every folder called `checkpoint-N`, oldest first."""
+    found = [(re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("checkpoint-*")]
+    return sorted((int(match[1]), path) for match, path in found if match)
 
 
 def finished_run(recipe: BaseModel, folder: Path) -> Path | None:
@@ -56,17 +91,19 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """Returns our own state saved in a checkpoint."""
     path = checkpoint / STATE_FILE
     try:
-        return json.loads(path.read_text())
+        state: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: missing, so the checkpoint is incomplete; resume from an earlier one"
         ) from None
     except json.JSONDecodeError as error:
         raise RecipeError(f"{path}: damaged ({error}); resume from an earlier checkpoint") from None
+    state.pop(_SIZES, None)
+    return state
 
 
 def publish_checkpoint(staged: Path, final: Path, state: Mapping[str, Any]) -> None:
-    """Adds our state to a staged checkpoint and moves it to its final name in one rename.
+    """Adds our state and the sizes of all files to a staged checkpoint and moves it to its final name in one rename.
 
     RecipeError where the weights are not in it: Trainer writes none of a sharded model that it is not told to gather.
     """
@@ -77,8 +114,10 @@ def publish_checkpoint(staged: Path, final: Path, state: Mapping[str, Any]) -> N
         )
     share_weights(staged)
     path = staged / STATE_FILE
+    files = sorted(file for file in staged.rglob("*") if file.is_file() and file != path)
+    sizes = {str(file.relative_to(staged)): file.stat().st_size for file in files}
     with path.open("w") as file:
-        json.dump(state, file)
+        json.dump({**state, _SIZES: sizes}, file)
         file.flush()
         os.fsync(file.fileno())
     if final.exists():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from datasets import Dataset
 
@@ -31,7 +32,7 @@ def load_demonstrations(
     file = Path(path)
     if not file.exists():
         raise FileNotFoundError(f"{path}: no such file of demonstrations; make one with `rlvr curate`")
-    if file.suffix == ".parquet" and "statement" in pq.read_schema(file).names:
+    if file.suffix == ".parquet" and "statement" in _parquet(pq.read_schema, file).names:
         rows = solutions_as_demonstrations(path, prompt)
     else:
         rows = _rows(file)
@@ -42,7 +43,7 @@ def load_demonstrations(
 
 def _rows(file: Path) -> list[Row]:
     if file.suffix == ".parquet":
-        rows = pq.read_table(file).to_pylist()
+        rows = _parquet(pq.read_table, file).to_pylist()
     else:
         rows = []
         for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
@@ -56,7 +57,18 @@ def _rows(file: Path) -> list[Row]:
         for column in ("prompt", "completion"):
             if not isinstance(row, dict) or not row.get(column):
                 raise RecipeError(f"{file}: row {number}: column {column!r} is missing or empty")
+            if not isinstance(row[column], str | list):
+                raise RecipeError(
+                    f"{file}: row {number}: column {column!r} is a text or a list of messages (got {row[column]!r})"
+                )
     return rows
+
+
+def _parquet(read: Callable[[Path], Any], file: Path) -> Any:
+    try:
+        return read(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise RecipeError(f"{file}: not a parquet file ({str(error).splitlines()[0]})") from None
 
 
 def solutions_as_demonstrations(path: str, prompt: PromptSection) -> list[Row]:

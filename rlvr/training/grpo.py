@@ -18,7 +18,7 @@ from trl import GRPOConfig
 from data_curation import Problem
 from data_curation.stages.difficulty import measured_rate
 from rlvr.budget import AllocationPolicy, DynamicSampling, Knapsack, SuccessRates, TimeModel, Uniform
-from rlvr.config import GRPORecipe, RecipeError, require_same_run, write_resolved
+from rlvr.config import GRPORecipe, RecipeError, require_own_folder, require_same_run, write_resolved
 from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
@@ -36,6 +36,9 @@ from rlvr.training.loading import load_policy, load_training_problems, prompt_le
 from rlvr.training.lora import check_adapter, lora_config
 from rlvr.training.padding_free import why_padding_stays
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
+
+# What the optimizer keeps in a checkpoint and would go on with, whatever the recipe says; not the learning rate.
+OPTIMIZER = ("grpo.weight_decay", "grpo.adam_beta1", "grpo.adam_beta2")
 
 
 def grpo_config(recipe: GRPORecipe, processes: int) -> GRPOConfig:
@@ -142,15 +145,17 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     `model` and `tokenizer` replace what the recipe names, for callers that hold them already.
     """
     folder = Path(recipe.output_dir)
+    require_own_folder(recipe, folder)
     if (final := finished_run(recipe, folder)) is not None:
         return final
     require_adapter(recipe)
-    check_adapter(latest_checkpoint(folder), recipe.lora)
+    checkpoint = latest_checkpoint(folder)
+    check_adapter(checkpoint, recipe.lora)
     config = grpo_config(recipe, int(os.environ.get("WORLD_SIZE", "1")))
     name_cpu_plainly(config)
     main = config.process_index == 0
     problems = load_training_problems(recipe.data, recipe.prompt)
-    check_unchanged(folder, recipe, problems)
+    check_unchanged(folder, checkpoint, recipe, problems)
     set_seed(recipe.seed)
     name_trackers(recipe.tracking.project, recipe.tracking.entity)
     if model is None:
@@ -178,7 +183,6 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     )
     rates = success_rates(recipe, by_id)
     seconds = sampling_time(recipe, model.config, {key: prompts[key] for key in by_id}, tokenizer)
-    checkpoint = latest_checkpoint(folder)
     updates = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
     probe = probe_tokens(tokenizer, list(prompts.values()))
     routing = policy_routing(
@@ -238,13 +242,13 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         return trainer.save_final(tokenizer, trainer.own_state())
 
 
-def check_unchanged(folder: Path, recipe: GRPORecipe, problems: list[Problem]) -> None:
-    """Raises RecipeError where `folder` holds a run of another model, data, seed or updates a step."""
+def check_unchanged(folder: Path, checkpoint: Path | None, recipe: GRPORecipe, problems: list[Problem]) -> None:
+    """Raises RecipeError where `folder` holds a run of another model, stage, data, seed or updates a step, or of
+    another optimizer, whose settings lie in the checkpoint."""
     path = folder / "environment.json"
-    checkpoint = latest_checkpoint(folder)
     if not path.exists() or checkpoint is None:
         return
-    require_same_run(recipe, folder, of=["model"])
+    require_same_run(recipe, folder, of=["model", "stage", *OPTIMIZER])
     with contextlib.suppress(json.JSONDecodeError):
         earlier = json.loads(path.read_text())
         for name, now in (("seed", recipe.seed), ("data_fingerprint", data_fingerprint(problems))):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
 from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, publish_checkpoint, rotate, staged
@@ -34,6 +35,18 @@ class PublishesWhole(Trainer):
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(super()._get_output_dir(trial)) / STAGING)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As Trainer's, but the learning rate is the recipe's where that was changed: the saved states hold the old."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # within accelerate's
+        if checkpoint is None or self.optimizer is None or not isinstance(scheduler, LambdaLR):
+            return
+        rate = self.args.learning_rate
+        scheduler.base_lrs = [rate for _ in scheduler.base_lrs]
+        for group, factor in zip(self.optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+            group.update(initial_lr=rate, lr=rate * factor(scheduler.last_epoch))
+        scheduler._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step // self.updates_per_generation

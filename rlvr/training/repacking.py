@@ -79,13 +79,19 @@ class RepackingTrainer(GRPOTrainer):
         wanted = torch.tensor([[update.wanted for update in updates]], device=self.accelerator.device)
         counts = self.accelerator.gather(wanted).amax(dim=0).tolist()  # collectives need as many passes everywhere
         packed = [b for update, count in zip(updates, counts, strict=True) for b in update.micro_batches(count)]
-        metrics = self._metrics["train"]
-        metrics["skipped_rollouts"].append(sum(update.skipped for update in updates) / len(updates))
         real = [batch for batch in packed if batch]
+        masks = [whole(batch)["attention_mask"] for batch in real]
+        shares = [
+            sum(update.skipped for update in updates) / len(updates),
+            float(sum(mask.sum() for mask in masks)),
+            float(sum(mask.numel() for mask in masks)),
+        ]
+        # of all processes, which hold as many rollouts each
+        skipped, held, cells = self.accelerator.reduce(torch.tensor(shares, device=self.accelerator.device), "mean")
+        metrics = self._metrics["train"]
+        metrics["skipped_rollouts"].append(float(skipped))
         if not self.recipe.grpo.padding_free:
-            cells = sum(whole(batch)["attention_mask"].numel() for batch in real)
-            held = sum(int(whole(batch)["attention_mask"].sum()) for batch in real)
-            metrics["padding"].append(1.0 - held / cells)
+            metrics["padding"].append(float(1.0 - held / cells))
         if self._puts_off_logps and "old_per_token_logps" in buffered[0]:
             for batch in real:
                 batch["old_per_token_logps"] = self._current_logps(batch)

@@ -11,14 +11,14 @@ from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl import SFTConfig, SFTTrainer
 
-from rlvr.config import RecipeError, SFTRecipe, require_same_run, write_resolved
+from rlvr.config import RecipeError, SFTRecipe, require_own_folder, require_same_run, write_resolved
 from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.fingerprints import write_texts
 from rlvr.moe.training import PolicyRouting, supervised_routing
 from rlvr.provenance import name_trackers, write_environment
 from rlvr.rollouts.prompts import chat_text
 from rlvr.rollouts.prompts import completion_text as said
-from rlvr.training.callbacks import MetricsFile, ProgressBar
+from rlvr.training.callbacks import EndsWhereNothingIsLeft, MetricsFile, NothingLeft, ProgressBar
 from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.demonstrations import load_demonstrations
 from rlvr.training.faults import StopOnSignal
@@ -40,7 +40,7 @@ class AtomicSFTTrainer(PublishesWhole, KeepsAdapter, RestoresExperts, SFTTrainer
 
     def own_state(self) -> dict[str, Any]:
         routing = {} if self.routing is None else self.routing.settled_state()
-        return {"step": self.state.global_step, "stage": "sft", **routing}
+        return {"step": self.state.global_step, "stage": "sft", "num_tokens": self._total_train_tokens, **routing}
 
 
 def train_sft(recipe: SFTRecipe) -> Path:
@@ -50,13 +50,15 @@ def train_sft(recipe: SFTRecipe) -> Path:
     folder holds a run of another recipe, Preempted when a signal ended it.
     """
     folder = Path(recipe.output_dir)
+    require_own_folder(recipe, folder)
     if (final := finished_run(recipe, folder)) is not None:
         return final
     require_adapter(recipe)
     checkpoint = latest_checkpoint(folder)
     check_adapter(checkpoint, recipe.lora)
     if checkpoint is not None:
-        require_same_run(recipe, folder, of=["seed", "model", "data", "limit", "arena", "prompt"])
+        kept = [f"sft.{name}" for name in ("weight_decay", "adam_beta1", "adam_beta2")]  # by the optimizer's state
+        require_same_run(recipe, folder, of=["seed", "model", "data", "limit", "arena", "prompt", *kept])
     section = recipe.sft
     if unknown := extra_faults(recipe):
         raise RecipeError(unknown[0])
@@ -104,14 +106,18 @@ def train_sft(recipe: SFTRecipe) -> Path:
         )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+    if checkpoint is not None:
+        state = read_state(checkpoint)
+        trainer._total_train_tokens = state.get("num_tokens", 0)
     if routing is not None:
         if checkpoint is not None:
-            routing.load_state_dict(read_state(checkpoint))
+            routing.load_state_dict(state)
         for own in routing.callbacks(folder):
             trainer.add_callback(own)
     trainer.add_callback(MetricsFile(folder / "metrics.jsonl", "sft"))
     with contextlib.closing(ProgressBar("sft", {"loss": "loss", "mean_token_accuracy": "token accuracy"})) as bar:
         trainer.add_callback(bar)
-        with StopOnSignal().heeded(trainer):
+        trainer.add_callback(EndsWhereNothingIsLeft())
+        with contextlib.suppress(NothingLeft), StopOnSignal().heeded(trainer):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return trainer.save_final(tokenizer, {"step": trainer.state.global_step, "stage": "sft"})

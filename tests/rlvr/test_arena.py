@@ -108,6 +108,17 @@ def test_what_cannot_be_done_is_said_in_one_line(tmp_path, problems, arguments, 
     assert "\n" not in str(caught.value) and not names["new"].exists()
 
 
+def test_files_that_hold_no_demonstrations_are_named_with_their_row(tmp_path):
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 and no more")
+    with pytest.raises(RecipeError, match=r"broken\.parquet: not a parquet file \("):
+        load_demonstrations(str(broken), None, PromptSection())
+    numbers = tmp_path / "numbers.jsonl"
+    numbers.write_text('{"prompt": "p", "completion": "c"}\n{"prompt": 3, "completion": "c"}\n')
+    with pytest.raises(RecipeError, match=r"row 2: column 'prompt' is a text or a list of messages \(got 3\)"):
+        load_demonstrations(str(numbers), None, PromptSection())
+
+
 def test_demonstrations_without_problem_ids_cannot_be_selected(tmp_path):
     rows, books = tmp_path / "sft.jsonl", tmp_path / "arena.json"
     rows.write_text('{"prompt": "a", "completion": "b"}\n')

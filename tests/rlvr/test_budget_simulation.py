@@ -153,7 +153,13 @@ def test_a_history_is_read_from_runs_measurements_and_exports(tmp_path):
     out = tmp_path / "rates.parquet"
     assert CliRunner().invoke(cli, ["plan", "rates", str(tmp_path), "--out", str(out)]).exit_code == 0
     assert pq.read_table(out).column("problem_id").to_pylist() == ["a", "b"]
-    assert read_history(out).rollouts("a") == 3  # what was exported can be read again
+    rows = tmp_path / "rates.jsonl"
+    assert CliRunner().invoke(cli, ["plan", "rates", str(tmp_path), "--out", str(rows)]).exit_code == 0
+    for exported in (out, rows):  # what was exported can be read again, to the last outcome and its step
+        assert read_history(exported).state_dict()["history"] == store.state_dict()["history"]
+    rows.write_text(rows.read_text().replace('"011"', '"01x"'))
+    with pytest.raises(ValueError, match=r"rates\.jsonl: line 1: history: not as `rlvr plan rates` writes it"):
+        read_history(rows)
     measured = tmp_path / "difficulty.parquet"
     pq.write_table(pa.Table.from_pylist([{"id": "c", "passed": 1, "samples": 4, "rate": 0.25}]), measured)
     assert read_history(measured).groups("c")[0].passed == "1000"

@@ -116,6 +116,10 @@ def test_export_has_one_row_a_problem_for_ranking() -> None:
             "mean_tokens": None,
             "first_step": 0,
             "last_step": 1,
+            "history": [
+                {"step": 0, "passed": "11111111", "tokens": 0},
+                {"step": 1, "passed": "00000000", "tokens": 0},
+            ],
         }
     ]
 

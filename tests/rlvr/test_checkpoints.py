@@ -9,7 +9,13 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from rlvr.config import RecipeError
-from rlvr.training.checkpoints import latest_checkpoint, publish_checkpoint
+from rlvr.training.checkpoints import (
+    STATE_FILE,
+    complete_checkpoints,
+    latest_checkpoint,
+    publish_checkpoint,
+    read_state,
+)
 
 ACCELERATE = sorted((Path(__file__).parents[2] / "configs" / "accelerate").glob("*.yaml"))
 
@@ -27,6 +33,39 @@ def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     publish_checkpoint(staged, final, {"step": 3})
     assert latest_checkpoint(tmp_path) == final and not staged.exists()
     assert (final / "model.safetensors").stat().st_mode & 0o777 == 0o640  # whoever may read the rest may read it
+
+
+def written(folder: Path, step: int) -> Path:
+    staged, final = folder / ".incomplete" / f"checkpoint-{step}", folder / f"checkpoint-{step}"
+    (staged / "optimizer").mkdir(parents=True)
+    for name in ("model.safetensors", "optimizer/part-0"):
+        (staged / name).write_bytes(b"x" * 100)
+    publish_checkpoint(staged, final, {"step": step})
+    assert read_state(final) == {"step": step}
+    return final
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("optimizer/part-0", b"x" * 99, "optimizer/part-0 has 99 bytes of 100"),
+        ("optimizer/part-0", None, "optimizer/part-0 is missing"),
+        ("model.safetensors", b"", "model.safetensors has 0 bytes of 100"),
+        (STATE_FILE, None, "rlvr_state.json is missing"),
+        (STATE_FILE, b'{"step', "rlvr_state.json is no JSON"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, caplog, name, content, said):
+    first, second = written(tmp_path, 3), written(tmp_path, 12)
+    assert latest_checkpoint(tmp_path) == second and not caplog.messages
+    for checkpoint in (second, first):
+        (checkpoint / name).unlink() if content is None else (checkpoint / name).write_bytes(content)
+        if checkpoint == second:
+            assert latest_checkpoint(tmp_path) == first
+            assert caplog.messages == [f"{second}: damaged: {said}; going on from checkpoint-3"]
+            assert complete_checkpoints(tmp_path) == [(3, first)]
+    with pytest.raises(RecipeError, match=rf"^{second}: damaged: {said}; no whole checkpoint is left"):
+        latest_checkpoint(tmp_path)  # a run that began anew would take their place
 
 
 @pytest.mark.parametrize("path", ACCELERATE, ids=lambda path: path.stem)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -222,6 +223,23 @@ def test_the_time_of_a_step_is_of_all_its_updates_and_no_card_is_written_that_kn
     assert line["step_time"] == pytest.approx(parts)
     assert line["tokens_per_second"] * line["step_time"] == pytest.approx(line["num_tokens"])
     assert not (tmp_path / "run" / "README.md").exists()
+
+
+def test_a_resumed_run_has_the_learning_rate_of_its_recipe(warm_model, problems_file, tmp_path):
+    few = {"problems_per_step": 3, "max_completion_length": 16, "save_steps": 1, "max_steps": 2, "warmup_steps": 4}
+    out = tmp_path / "run"
+    train_grpo(recipe(warm_model, problems_file, out, grpo={**few, "learning_rate": 1e-3}))
+    rates = [json.loads(line)["learning_rate"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert rates == pytest.approx([0, 1e-3 / 4])
+    for later in ("final", "checkpoint-2"):
+        shutil.rmtree(out / later)
+    with (out / "metrics.jsonl").open("r+b") as file:
+        file.write(b"#")  # a line that is damaged takes no other with it
+    with pytest.raises(RecipeError, match=r"holds a run with grpo\.weight_decay 0\.0, this recipe has 0\.5"):
+        train_grpo(recipe(warm_model, problems_file, out, grpo={**few, "weight_decay": 0.5}))
+    train_grpo(recipe(warm_model, problems_file, out, grpo={**few, "learning_rate": 4e-5}))
+    (line,) = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert line["step"] == 2 and line["learning_rate"] == pytest.approx(1e-5)
 
 
 def test_an_unknown_trl_field_is_refused_before_anything_is_loaded(problems_file, tmp_path):

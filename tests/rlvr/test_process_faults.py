@@ -99,6 +99,15 @@ def test_every_process_knows_the_outcomes_of_all_exactly(whole):
 
 
 @pytest.mark.slow
+def test_what_was_skipped_is_of_all_processes(whole):
+    lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        rows = pq.read_table(whole / "rollouts" / "stage1" / f"step-{line['step']:06d}.parquet").to_pylist()
+        still = sum(row["advantage"] == 0 for row in rows)
+        assert still > 0 and line["skipped_rollouts"] * len(rows) == pytest.approx(still)
+
+
+@pytest.mark.slow
 def test_a_run_continues_with_another_number_of_processes(settings, whole):
     run = settings("fewer")
     out = Path(run.output_dir)

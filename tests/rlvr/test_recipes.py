@@ -18,6 +18,7 @@ from rlvr.config import (
     SFTRecipe,
     load_recipe,
     require_folder,
+    require_own_folder,
     write_resolved,
 )
 from rlvr.config.inputs import extra_faults, missing_inputs
@@ -257,6 +258,21 @@ def test_a_window_beyond_the_models_positions_is_missed_at_once(tmp_path):
     assert missing_inputs(load_recipe(GRPORecipe, None, [*values, "grpo.max_length=256"])) == []
     (line,) = missing_inputs(load_recipe(GRPORecipe, None, [*values, "grpo.max_length=300"]))
     assert line.startswith(f"grpo.max_length 300: {tmp_path} has 256 positions")
+
+
+def test_a_folder_that_holds_something_else_is_not_written_over(tmp_path):
+    train = load_recipe(GRPORecipe, None, BASE)
+    require_own_folder(train, tmp_path / "not there")
+    (tmp_path / "notes.txt").write_text("mine")
+    require_own_folder(train, tmp_path)
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(RecipeError, match=r"holds metrics\.jsonl but no config\.resolved\.yaml"):
+        require_own_folder(train, tmp_path)
+    write_resolved(train, tmp_path)
+    require_own_folder(train, tmp_path)
+    sft = load_recipe(SFTRecipe, None, ["name=x", "model.name_or_path=m", "data=d"])
+    with pytest.raises(RecipeError, match="holds a run of `rlvr train`; choose another output_dir"):
+        require_own_folder(sft, tmp_path)
 
 
 def test_help_of_every_verb_needs_no_training_stack():

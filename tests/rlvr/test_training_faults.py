@@ -181,6 +181,15 @@ def test_a_schedulers_signal_ends_sft_with_a_checkpoint_and_another_recipe_is_re
     again = run("stopped")
     assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(whole).items())
     assert run("stopped") == again
+    shutil.rmtree(again)  # as if killed between the last checkpoint and the end of the run
+    trained = (tmp_path / "stopped" / "metrics.jsonl").read_text()
+    assert run("stopped") == again and (tmp_path / "stopped" / "metrics.jsonl").read_text() == trained
+    assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(whole).items())
+    tokens = [
+        [json.loads(line)["num_tokens"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("whole", "stopped")
+    ]
+    assert tokens[0] == tokens[1] and len(tokens[0]) == 20
     with pytest.raises(RecipeError, match=r"holds a run with sft.max_steps 20, this recipe has -1"):
         run("stopped", sft={})
 
