@@ -248,6 +248,9 @@ class GRPORecipe(Strict):
                 f"grpo.num_generations ({grpo.num_generations}), the mean group size, must lie between"
                 f" budget.low ({budget.low}) and budget.high ({budget.high})"
             )
+        for number, phase in enumerate(self.curriculum.phases, 1):
+            if budget.policy == "knapsack" and phase.problems is not None and not self.curriculum.keep_easy:
+                self.check_room(f"curriculum.phases: phase {number}", min(phase.problems, grpo.problems_per_step))
         if budget.policy == "dynamic_sampling" and grpo.beta:
             raise ValueError("budget.policy dynamic_sampling cannot go with grpo.beta above 0: refills have no KL term")
         if grpo.geometric_rejection is not None and not (
@@ -280,6 +283,16 @@ class GRPORecipe(Strict):
         if sizes != sorted(sizes, reverse=True):
             raise ValueError(f"curriculum.phases: subsets are nested, so sizes must not grow (got {sizes})")
         return self
+
+    def check_room(self, where: str, problems: int) -> None:
+        """Raises ValueError where so many problems cannot take a step's rollouts with knapsack's caps."""
+        rollouts = self.grpo.problems_per_step * self.grpo.num_generations
+        if self.budget.policy == "knapsack" and rollouts > problems * self.budget.high:
+            raise ValueError(
+                f"{where}: {problems} problem(s) take at most {problems} x budget.high {self.budget.high} ="
+                f" {problems * self.budget.high} of a step's {rollouts} rollouts; raise budget.high to"
+                f" {-(-rollouts // problems)}, or lower grpo.problems_per_step"
+            )
 
     @property
     def steps(self) -> int:

@@ -46,14 +46,16 @@ def missing_inputs(recipe: SFTRecipe | GRPORecipe) -> list[str]:
 
 def window_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
     """Returns a line where rollouts may grow longer than a local model has positions."""
-    if not isinstance(recipe, GRPORecipe) or recipe.grpo.max_length is None:
+    if not isinstance(recipe, GRPORecipe):
         return []
+    key = "max_completion_length" if recipe.grpo.max_length is None else "max_length"
+    length = getattr(recipe.grpo, key)
     path = Path(recipe.model.name_or_path).expanduser() / "config.json"
     positions = json.loads(path.read_text()).get("max_position_embeddings") if path.is_file() else None
-    if not isinstance(positions, int) or recipe.grpo.max_length <= positions:
+    if not isinstance(positions, int) or length <= positions:
         return []
     return [
-        f"grpo.max_length {recipe.grpo.max_length}: {recipe.model.name_or_path} has {positions} positions; take a"
+        f"grpo.{key} {length}: {recipe.model.name_or_path} has {positions} positions; take a"
         " shorter window, or a model that has them"
     ]
 

@@ -71,7 +71,7 @@ def recipe_from(recipe: type[R], values: dict[str, Any], where: str, overrides: 
             # a value that fits none of several types is one mistake of one key
             location = [part for part in item["loc"] if isinstance(part, int) or "[" not in part]
             key = ".".join(map(str, location))
-            source = next((named for name, named in given.items() if _set_by(name, key, item["type"])), where)
+            source = next((named for name, named in given.items() if _set_by(name, key, item)), where)
             line = _explain(recipe, source, {**item, "loc": location})
             lines[key] = f"{lines[key]}; or: {item['msg']}" if key and key in lines else line
         raise RecipeError("\n".join(lines.values())) from None
@@ -116,7 +116,7 @@ def require_own_folder(recipe: BaseModel, folder: Path) -> None:
     if known_by is not None and known_by not in type(recipe).model_fields:
         raise RecipeError(f"{folder}: holds a run of `rlvr {_VERBS[known_by]}`; choose another output_dir")
     if not (folder / RESOLVED).exists():
-        ours = ("metrics.jsonl", "rollouts", "environment.json", "final", "checkpoint-*")
+        ours = ("metrics.jsonl", "rollouts", "environment.json", "final", "checkpoint-*", "*.safetensors")
         if found := sorted(path.name for pattern in ours for path in folder.glob(pattern)):
             raise RecipeError(
                 f"{folder}: holds {found[0]} but no {RESOLVED}, so it is no run that can be continued; choose another"
@@ -226,9 +226,12 @@ def _apply(values: dict[str, Any], override: str) -> str:
     return key
 
 
-def _set_by(name: str, key: str, fault: str) -> bool:
-    """Whether the override of `name` set `key`, or made the section of which that is the unknown name."""
-    return f"{key}.".startswith(f"{name}.") or (fault == "extra_forbidden" and name.startswith(f"{key}."))
+def _set_by(name: str, key: str, error: Any) -> bool:
+    """Whether the override of `name` set what `error` is of: `key`, or in the section `key` what the message names."""
+    if f"{key}.".startswith(f"{name}."):
+        return True
+    unknown = error["type"] == "extra_forbidden"
+    return name.startswith(f"{key}.") and (unknown or f" {name.removeprefix(f'{key}.')}: " in f" {error['msg']}")
 
 
 def _explain(recipe: type[BaseModel], where: str, error: Any) -> str:

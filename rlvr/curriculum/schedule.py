@@ -84,6 +84,16 @@ class ProblemSchedule:
         chosen = np.random.default_rng([self.seed, phase, position, 1]).choice(len(others), easy, replace=False)
         return hard + [others[i] for i in chosen]
 
+    def step_sizes(self) -> list[int]:
+        """Returns for each phase the most problems a step of it has; filters by pass rate can leave fewer."""
+        sizes, subset = [], len(self.keys)
+        for count in [phase.problems for phase in self.phases] or [None]:
+            subset, easy = min(subset, count or subset), 0
+            if subset < len(self.keys):
+                easy = min(round(self.problems_per_step * self.keep_easy), len(self.keys) - subset)
+            sizes.append(min(subset, self.problems_per_step - easy) + easy)
+        return sizes
+
     def finished(self, step: int, rates: SuccessRates) -> bool:
         """Whether the last phase is over before `step`, so that the run ends; False where there are no phases."""
         return bool(self.phases) and len(self.starts) == len(self.phases) and self._over(step, rates)

@@ -82,6 +82,13 @@ def write_records(folder: Path, step: int, records: Iterable[RolloutRecord]) -> 
     return path
 
 
+def drop_records(folder: Path, beyond: int) -> None:
+    """Removes the files of steps after step `beyond`, which are sampled again, or no more."""
+    for step, path in record_files(folder):
+        if step > beyond:
+            path.unlink()
+
+
 def record_files(folder: Path) -> list[tuple[int, Path]]:
     """Returns (step, path) of every step's file in `folder`, in step order."""
     found = []

@@ -26,6 +26,7 @@ from rlvr.moe.facts import facts_of
 from rlvr.moe.training import policy_routing, probe_tokens
 from rlvr.provenance import data_fingerprint, name_trackers, write_environment
 from rlvr.rewards import ProgramGrader
+from rlvr.rollouts.records import drop_records
 from rlvr.serving.cost import PlannedCosts, planned_costs
 from rlvr.serving.hardware import parse_hardware
 from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
@@ -160,10 +161,12 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     name_trackers(recipe.tracking.project, recipe.tracking.entity)
     if model is None:
         model, tokenizer = load_policy(recipe.model)
-    room = recipe.grpo.max_length - recipe.grpo.max_completion_length if recipe.grpo.max_length else None
+    window = recipe.grpo.max_length or getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    room = window - recipe.grpo.max_completion_length if window else None
     prompts = render_prompts(problems, recipe.prompt, tokenizer, room)
     by_id = {problem.id: problem for problem in problems if problem.id in prompts}
     if main:
+        drop_records(folder / "rollouts" / recipe.stage, read_state(checkpoint)["step"] if checkpoint else 0)
         write_resolved(recipe, folder)
         write_environment(folder, seed=recipe.seed, problems=len(by_id), data_fingerprint=data_fingerprint(problems))
         write_fingerprints(folder, by_id.values())
@@ -181,6 +184,11 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         plateau=curriculum.plateau,
         retire=curriculum.retire,
     )
+    for number, size in enumerate(schedule.step_sizes(), 1):
+        try:
+            recipe.check_room(f"phase {number}" if curriculum.phases else recipe.data.problems, size)
+        except ValueError as error:
+            raise RecipeError(str(error)) from None
     rates = success_rates(recipe, by_id)
     seconds = sampling_time(recipe, model.config, {key: prompts[key] for key in by_id}, tokenizer)
     updates = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
@@ -248,7 +256,7 @@ def check_unchanged(folder: Path, checkpoint: Path | None, recipe: GRPORecipe, p
     path = folder / "environment.json"
     if not path.exists() or checkpoint is None:
         return
-    require_same_run(recipe, folder, of=["model", "stage", *OPTIMIZER])
+    require_same_run(recipe, folder, of=["model", "stage", "curriculum.measure_rollouts", *OPTIMIZER])
     with contextlib.suppress(json.JSONDecodeError):
         earlier = json.loads(path.read_text())
         for name, now in (("seed", recipe.seed), ("data_fingerprint", data_fingerprint(problems))):

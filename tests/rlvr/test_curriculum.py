@@ -56,6 +56,19 @@ def test_phases_are_nested_and_ranked_by_the_rates_known_when_they_begin():
     assert set(schedule.subsets[1]) < set(schedule.subsets[0])
 
 
+@given(
+    st.integers(1, 24),
+    st.lists(st.one_of(st.none(), st.integers(1, 24)), max_size=3),
+    st.sampled_from([0.0, 0.3, 0.5, 1.0]),
+)
+@settings(max_examples=200, deadline=None)
+def test_the_size_of_a_phases_steps_is_known_beforehand(size, counts, keep_easy):
+    phases = [PhaseSection(steps=1, problems=count) for count in counts]
+    schedule = ProblemSchedule(KEYS, size, phases, keep_easy=keep_easy)
+    sizes = [len(schedule.problems(step, RATES)) for step in range(max(1, len(phases)))]
+    assert schedule.step_sizes() == sizes
+
+
 def test_a_subset_smaller_than_a_batch_is_taken_whole():
     schedule = ProblemSchedule(KEYS, 8, [PhaseSection(steps=5, problems=3)])
     assert sorted(schedule.problems(4, RATES)) == ["p0", "p1", "p2"]

@@ -16,6 +16,7 @@ from trl import GRPOTrainer
 
 from rlvr.budget.success_rates import Posterior
 from rlvr.config import GRPORecipe, RecipeError
+from rlvr.rollouts.records import drop_records, record_files
 from rlvr.training.checkpoints import complete_checkpoints, read_state
 from rlvr.training.grpo import success_rates, train_grpo
 from rlvr.training.trl_methods import check_trl
@@ -240,6 +241,21 @@ def test_a_resumed_run_has_the_learning_rate_of_its_recipe(warm_model, problems_
     train_grpo(recipe(warm_model, problems_file, out, grpo={**few, "learning_rate": 4e-5}))
     (line,) = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert line["step"] == 2 and line["learning_rate"] == pytest.approx(1e-5)
+
+
+def test_fewer_problems_than_the_caps_allow_are_refused_before_the_first_step(warm_model, problems_file, tmp_path):
+    values = {"budget": {"policy": "knapsack", "high": 5}, "data": {"problems": str(problems_file), "limit": 3}}
+    run = recipe(warm_model, problems_file, tmp_path / "run", **values)
+    with pytest.raises(RecipeError, match=r"problems\.jsonl: 3 problem\(s\) take at most 3 x budget\.high 5 = 15 of"):
+        train_grpo(run)
+
+
+def test_files_of_steps_that_are_sampled_again_or_no_more_go_on_resume(tmp_path):
+    for step in (1, 2, 10):
+        (tmp_path / f"step-{step:06d}.parquet").touch()
+    drop_records(tmp_path, beyond=2)
+    drop_records(tmp_path / "not there", beyond=2)
+    assert [step for step, _ in record_files(tmp_path)] == [1, 2]
 
 
 def test_an_unknown_trl_field_is_refused_before_anything_is_loaded(problems_file, tmp_path):

@@ -36,6 +36,7 @@ BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
         ("grpo.learning_rat=1", "grpo.learning_rat: unknown key; did you mean learning_rate?"),
         ("modle.dtype=float32", "override 'modle.dtype=float32': modle: unknown key; did you mean model?"),
         (".=3", "override '.=3': expected key=value"),
+        ("grpo.max_steps=true", "override 'grpo.max_steps=true': grpo: max_steps: a number is wanted (got true)"),
         ("grpo.lr_scheduler_type=cosin", "grpo.lr_scheduler_type: Input should be 'linear', 'cosine'"),
         ("model.attn_implementation=spda", "unknown attention 'spda'; did you mean sdpa?"),
         ("stage=../x", "stage: a name for a folder, without / (got '../x')"),
@@ -83,6 +84,16 @@ def test_the_quickstart_refuses_what_a_later_stage_cannot_do_before_the_first(ov
         load_recipe(QuickstartRecipe, CONFIGS / "quickstart.yaml", [override])
     (line,) = str(error.value).splitlines()
     assert message in line
+
+
+def test_a_phase_too_small_for_the_caps_of_its_rollouts_is_refused():
+    phases = "curriculum.phases=[{problems: 99, steps: 1}, {problems: 3, steps: 1}]"
+    with pytest.raises(RecipeError) as error:
+        load_recipe(GRPORecipe, None, [*BASE, "budget.policy=knapsack", "budget.high=9", phases])
+    assert (
+        "curriculum.phases: phase 2: 3 problem(s) take at most 3 x budget.high 9 = 27 of a step's 256 rollouts;"
+        " raise budget.high to 86"
+    ) in str(error.value)
 
 
 def test_the_learning_rate_schedules_are_those_of_transformers_that_need_no_evaluation():
@@ -258,6 +269,8 @@ def test_a_window_beyond_the_models_positions_is_missed_at_once(tmp_path):
     assert missing_inputs(load_recipe(GRPORecipe, None, [*values, "grpo.max_length=256"])) == []
     (line,) = missing_inputs(load_recipe(GRPORecipe, None, [*values, "grpo.max_length=300"]))
     assert line.startswith(f"grpo.max_length 300: {tmp_path} has 256 positions")
+    (line,) = missing_inputs(load_recipe(GRPORecipe, None, [*values, "grpo.max_completion_length=300"]))
+    assert line.startswith(f"grpo.max_completion_length 300: {tmp_path} has 256 positions")
 
 
 def test_a_folder_that_holds_something_else_is_not_written_over(tmp_path):
