@@ -165,13 +165,6 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     room = window - recipe.grpo.max_completion_length if window else None
     prompts = render_prompts(problems, recipe.prompt, tokenizer, room)
     by_id = {problem.id: problem for problem in problems if problem.id in prompts}
-    if main:
-        drop_records(folder / "rollouts" / recipe.stage, read_state(checkpoint)["step"] if checkpoint else 0)
-        write_resolved(recipe, folder)
-        write_environment(folder, seed=recipe.seed, problems=len(by_id), data_fingerprint=data_fingerprint(problems))
-        write_fingerprints(folder, by_id.values())
-        print(f"{recipe.stage}: {recipe.arithmetic(config.world_size)}; {len(by_id)} problems", flush=True)
-
     curriculum = recipe.curriculum
     schedule = ProblemSchedule(
         list(by_id),
@@ -198,6 +191,12 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
     )
     if recipe.grpo.padding_free and (why := why_padding_stays(model, experts=routing is not None)):
         raise RecipeError(f"grpo.padding_free: this model has {why}; leave it false")
+    if main:  # nothing is written before it is known that the recipe can be run
+        drop_records(folder / "rollouts" / recipe.stage, read_state(checkpoint)["step"] if checkpoint else 0)
+        write_resolved(recipe, folder)
+        write_environment(folder, seed=recipe.seed, problems=len(by_id), data_fingerprint=data_fingerprint(problems))
+        write_fingerprints(folder, by_id.values())
+        print(f"{recipe.stage}: {recipe.arithmetic(config.world_size)}; {len(by_id)} problems", flush=True)
     with ProgramGrader(recipe.prompt, recipe.reward, recipe.judge) as grader:
         if checkpoint is not None:
             state = read_state(checkpoint)
