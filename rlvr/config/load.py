@@ -115,8 +115,10 @@ def require_own_folder(recipe: BaseModel, folder: Path) -> None:
     known_by = next((key for key in _VERBS if key in earlier), None)
     if known_by is not None and known_by not in type(recipe).model_fields:
         raise RecipeError(f"{folder}: holds a run of `rlvr {_VERBS[known_by]}`; choose another output_dir")
-    if not (folder / RESOLVED).exists():
-        ours = ("metrics.jsonl", "rollouts", "environment.json", "final", "checkpoint-*", "*.safetensors")
+    if not (folder / RESOLVED).exists() and not any(
+        folder.glob("checkpoint-*")
+    ):  # a checkpoint says itself whose it is
+        ours = ("metrics.jsonl", "rollouts", "environment.json", "final", "*.safetensors")
         if found := sorted(path.name for pattern in ours for path in folder.glob(pattern)):
             raise RecipeError(
                 f"{folder}: holds {found[0]} but no {RESOLVED}, so it is no run that can be continued; choose another"
