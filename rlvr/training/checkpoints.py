@@ -10,9 +10,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from pydantic import BaseModel
+from safetensors import SafetensorError
+from torch import OutOfMemoryError
 
 from rlvr.config import RecipeError, require_same_run
 from rlvr.models import share_weights
@@ -148,6 +151,21 @@ def staged(folder: Path, what: str) -> Iterator[None]:
     except TrainingFault:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+@contextmanager
+def readable(checkpoint: str | os.PathLike[str] | None) -> Iterator[None]:
+    """While the block reads a checkpoint: what its files cannot be read for is a RecipeError that names it."""
+    try:
+        yield
+    except (OutOfMemoryError, RecipeError):
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(
+            f"{checkpoint}: damaged: cannot be read ({reason[:200]}); delete it, and the same command continues from"
+            " the one before"
+        ) from error
 
 
 def name_cpu_plainly(args: Any) -> None:

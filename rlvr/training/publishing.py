@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 
-from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, publish_checkpoint, rotate, staged
+from rlvr.training.checkpoints import FINAL, STAGING, clear_staging, publish_checkpoint, readable, rotate, staged
 from rlvr.training.faults import CONTINUES, TrainingFault
 
 
@@ -36,9 +36,18 @@ class PublishesWhole(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         return str(Path(super()._get_output_dir(trial)) / STAGING)
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with readable(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """As Trainer's, but the learning rate is the recipe's where that was changed: the saved states hold the old."""
-        super()._load_optimizer_and_scheduler(checkpoint)
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
         scheduler = getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)  # within accelerate's
         if checkpoint is None or self.optimizer is None or not isinstance(scheduler, LambdaLR):
             return

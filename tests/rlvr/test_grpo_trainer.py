@@ -243,6 +243,18 @@ def test_a_resumed_run_has_the_learning_rate_of_its_recipe(warm_model, problems_
     assert line["step"] == 2 and line["learning_rate"] == pytest.approx(1e-5)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_whose_bytes_are_others_is_named(trained_once, tmp_path, name):
+    out = Path(shutil.copytree(Path(trained_once.output_dir), tmp_path / "run"))
+    file = out / "checkpoint-1" / name
+    file.write_bytes(b"\xff" * file.stat().st_size)
+    run = trained_once.model_copy(update={"output_dir": str(out)})
+    with pytest.raises(
+        RecipeError, match=r"checkpoint-1: damaged: cannot be read \(.+; delete it, and the same command"
+    ):
+        train_grpo(run)
+
+
 def test_fewer_problems_than_the_caps_allow_are_refused_before_the_first_step(warm_model, problems_file, tmp_path):
     values = {"budget": {"policy": "knapsack", "high": 5}, "data": {"problems": str(problems_file), "limit": 3}}
     run = recipe(warm_model, problems_file, tmp_path / "run", **values)
@@ -256,6 +268,15 @@ def test_files_of_steps_that_are_sampled_again_or_no_more_go_on_resume(tmp_path)
     drop_records(tmp_path, beyond=2)
     drop_records(tmp_path / "not there", beyond=2)
     assert [step for step, _ in record_files(tmp_path)] == [1, 2]
+
+
+@pytest.fixture(scope="module")
+def trained_once(warm_model, problems_file, tmp_path_factory) -> GRPORecipe:
+    few = {"problems_per_step": 3, "max_completion_length": 16, "save_steps": 1, "max_steps": 2}
+    run = recipe(warm_model, problems_file, tmp_path_factory.mktemp("once") / "run", grpo=few)
+    shutil.rmtree(train_grpo(run))
+    shutil.rmtree(Path(run.output_dir) / "checkpoint-2")
+    return run
 
 
 def test_an_unknown_trl_field_is_refused_before_anything_is_loaded(problems_file, tmp_path):
