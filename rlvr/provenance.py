@@ -70,6 +70,15 @@ def data_fingerprint(problems: Iterable[Problem]) -> str:
     return digest.hexdigest()[:16]
 
 
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Returns what `write_environment` wrote to a run's folder; empty where nothing can be read."""
+    try:
+        facts = json.loads((folder / "environment.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
 def write_environment(folder: Path, **facts: Any) -> Path:
     """Writes `folder/environment.json`; returns the path."""
     folder.mkdir(parents=True, exist_ok=True)

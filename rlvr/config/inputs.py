@@ -67,7 +67,9 @@ _FOLLOWS_FROM = {
     "project": "tracking.project",
     "report_to": "tracking.report_to",
     "seed": "seed",
+    "resume_from_checkpoint": "output_dir, whose newest checkpoint is continued",
 }
+_FOLLOWS_FROM_SFT = {"completion_only_loss": "the rows of data", "save_strategy": "sft.save_steps"}
 _ARITHMETIC = "grpo.problems_per_step, num_generations, per_device_train_batch_size and updates_per_step"
 _FOLLOWS_FROM_GRPO = {
     "gradient_accumulation_steps": _ARITHMETIC,
@@ -87,7 +89,7 @@ def extra_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
     extra = values.extra
     if not extra:
         return []
-    follows = {**_FOLLOWS_FROM, **(_FOLLOWS_FROM_GRPO if grpo else {"completion_only_loss": "the rows of data"})}
+    follows = {**_FOLLOWS_FROM, **(_FOLLOWS_FROM_GRPO if grpo else _FOLLOWS_FROM_SFT)}
     follows.update({name: f"{section}.{name}" for name in type(values).model_fields})
     lines = [f"{section}.extra.{key}: follows from {follows[key]}; set that" for key in extra if key in follows]
     import trl  # loads torch, so only where there is something to look up

@@ -113,17 +113,17 @@ def require_own_folder(recipe: BaseModel, folder: Path) -> None:
     except RecipeError:  # not there, or damaged
         earlier = {}
     known_by = next((key for key in _VERBS if key in earlier), None)
-    if known_by is not None and known_by not in type(recipe).model_fields:
-        raise RecipeError(f"{folder}: holds a run of `rlvr {_VERBS[known_by]}`; choose another output_dir")
-    if not (folder / RESOLVED).exists() and not any(
-        folder.glob("checkpoint-*")
-    ):  # a checkpoint says itself whose it is
-        ours = ("metrics.jsonl", "rollouts", "environment.json", "final", "*.safetensors")
-        if found := sorted(path.name for pattern in ours for path in folder.glob(pattern)):
-            raise RecipeError(
-                f"{folder}: holds {found[0]} but no {RESOLVED}, so it is no run that can be continued; choose another"
-                " output_dir"
-            )
+    if earlier and known_by not in type(recipe).model_fields:
+        whose = "something else" if known_by is None else f"a run of `rlvr {_VERBS[known_by]}`"
+        raise RecipeError(f"{folder}: its {RESOLVED} is of {whose}; choose another output_dir")
+    begun = (folder / RESOLVED).exists() or any(folder.glob("checkpoint-*"))  # a checkpoint says itself whose it is
+    ours = ("metrics.jsonl", "rollouts", "environment.json", "final", "*.safetensors")
+    found = sorted(path.name for pattern in ours for path in folder.glob(pattern))
+    if found and not begun:
+        raise RecipeError(
+            f"{folder}: holds {found[0]} but no {RESOLVED}, so it is no run that can be continued; choose another"
+            " output_dir"
+        )
 
 
 def require_same_run(recipe: BaseModel, folder: Path, of: Sequence[str] | None = None) -> None:

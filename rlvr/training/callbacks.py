@@ -14,6 +14,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from rlvr.config import RecipeError
 from rlvr.training.faults import writing
 
 
@@ -61,10 +62,16 @@ class NothingLeft(Exception):
 
 
 class EndsWhereNothingIsLeft(TrainerCallback):
-    """Raises NothingLeft before training from a checkpoint of the last step: Trainer would make one step more."""
+    """Raises NothingLeft before training from a checkpoint of the last step, where Trainer would make one more, and
+    RecipeError where the recipe ends before it."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step >= state.max_steps:
+        if state.global_step > state.max_steps:
+            raise RecipeError(
+                f"{args.output_dir}: {state.global_step} steps were made, this recipe makes {state.max_steps}; ask for"
+                " at least as many, or choose another output_dir"
+            )
+        if state.global_step == state.max_steps:
             raise NothingLeft
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +23,7 @@ from rlvr.curriculum import ProblemSchedule
 from rlvr.fingerprints import write_fingerprints
 from rlvr.moe.facts import facts_of
 from rlvr.moe.training import policy_routing, probe_tokens
-from rlvr.provenance import data_fingerprint, name_trackers, write_environment
+from rlvr.provenance import data_fingerprint, name_trackers, read_environment, write_environment
 from rlvr.rewards import ProgramGrader
 from rlvr.rollouts.records import drop_records
 from rlvr.serving.cost import PlannedCosts, planned_costs
@@ -252,19 +251,22 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
 def check_unchanged(folder: Path, checkpoint: Path | None, recipe: GRPORecipe, problems: list[Problem]) -> None:
     """Raises RecipeError where `folder` holds a run of another model, stage, data, seed or updates a step, or of
     another optimizer, whose settings lie in the checkpoint."""
-    path = folder / "environment.json"
-    if not path.exists() or checkpoint is None:
+    if checkpoint is None:
         return
+    earlier = read_environment(folder)
     require_same_run(recipe, folder, of=["model", "stage", "curriculum.measure_rollouts", *OPTIMIZER])
-    with contextlib.suppress(json.JSONDecodeError):
-        earlier = json.loads(path.read_text())
-        for name, now in (("seed", recipe.seed), ("data_fingerprint", data_fingerprint(problems))):
-            if earlier.get(name, now) != now:
-                raise RecipeError(
-                    f"{folder}: holds a run with {name} {earlier[name]}, this recipe has {now};"
-                    " continue with the same, or choose another output_dir"
-                )
+    for name, now in (("seed", recipe.seed), ("data_fingerprint", data_fingerprint(problems))):
+        if earlier.get(name, now) != now:
+            raise RecipeError(
+                f"{folder}: holds a run with {name} {earlier[name]}, this recipe has {now};"
+                " continue with the same, or choose another output_dir"
+            )
     updates, steps = int(checkpoint.name.rpartition("-")[2]), read_state(checkpoint)["step"]
+    if steps > recipe.steps:
+        raise RecipeError(
+            f"{checkpoint}: {steps} steps were made, this recipe makes {recipe.steps}; ask for at least as many, or"
+            " choose another output_dir"
+        )
     now = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
     if updates != steps * now:
         raise RecipeError(

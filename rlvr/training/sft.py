@@ -15,7 +15,7 @@ from rlvr.config import RecipeError, SFTRecipe, require_own_folder, require_same
 from rlvr.config.inputs import extra_faults, require_adapter
 from rlvr.fingerprints import write_texts
 from rlvr.moe.training import PolicyRouting, supervised_routing
-from rlvr.provenance import name_trackers, write_environment
+from rlvr.provenance import name_trackers, read_environment, write_environment
 from rlvr.rollouts.prompts import chat_text
 from rlvr.rollouts.prompts import completion_text as said
 from rlvr.training.callbacks import EndsWhereNothingIsLeft, MetricsFile, NothingLeft, ProgressBar
@@ -93,17 +93,21 @@ def train_sft(recipe: SFTRecipe) -> Path:
         peft_config=lora_config(model, recipe.lora),
     )
     trainer.routing = routing
+    batch = section.per_device_train_batch_size * section.gradient_accumulation_steps * config.world_size
+    if checkpoint is not None and (earlier := read_environment(folder).get("batch", batch)) != batch:
+        raise RecipeError(
+            f"{folder}: holds a run in batches of {earlier} (sft.per_device_train_batch_size x"
+            f" gradient_accumulation_steps x processes), this one has {batch}; continue with the same, or choose"
+            " another output_dir"
+        )
     if trainer.accelerator.is_main_process:
         write_resolved(recipe, folder)
-        write_environment(folder, seed=recipe.seed, demonstrations=len(dataset))
+        write_environment(folder, seed=recipe.seed, demonstrations=len(dataset), batch=batch)
         write_texts(
             folder, ((f"demonstration {row}", "", said(prompt)) for row, prompt in enumerate(dataset["prompt"]))
         )
-        batch = section.per_device_train_batch_size * section.gradient_accumulation_steps * config.world_size
-        print(
-            f"sft: {len(dataset):,} demonstrations x {section.num_train_epochs:g} epochs in batches of {batch}",
-            flush=True,
-        )
+        length = f"{section.max_steps:,} steps" if section.max_steps > 0 else f"{section.num_train_epochs:g} epochs"
+        print(f"sft: {len(dataset):,} demonstrations, {length} in batches of {batch}", flush=True)
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if checkpoint is not None:

@@ -24,6 +24,9 @@ from rlvr.training.trl_methods import check_trl
 STEPS, PROBLEMS, GROUP = 3, 6, 4
 
 
+SMALL = {"problems_per_step": 3, "max_completion_length": 16}
+
+
 def recipe(model: Path, problems: Path, out: Path, **changes) -> GRPORecipe:
     values = {
         "name": "test",
@@ -211,6 +214,10 @@ def test_a_run_is_not_continued_with_other_data_another_seed_or_other_steps(warm
     final.rmdir()
     with pytest.raises(RecipeError, match="seed"):
         train_grpo(recipe(warm_model, problems_file, tmp_path / "run", seed=5))
+    two = recipe(warm_model, problems_file, tmp_path / "two", grpo={"save_steps": 1, "max_steps": 2, **SMALL})
+    shutil.rmtree(train_grpo(two))
+    with pytest.raises(RecipeError, match=r"checkpoint-2: 2 steps were made, this recipe makes 1; ask for at least"):
+        train_grpo(recipe(warm_model, problems_file, tmp_path / "two", grpo={"max_steps": 1, **SMALL}))
     with pytest.raises(RecipeError, match=r"1 updates made 1 step\(s\), this recipe makes 2 a step"):
         train_grpo(recipe(warm_model, problems_file, tmp_path / "run", grpo={"updates_per_step": 2}))
 

@@ -284,7 +284,10 @@ def test_a_folder_that_holds_something_else_is_not_written_over(tmp_path):
     write_resolved(train, tmp_path)
     require_own_folder(train, tmp_path)
     sft = load_recipe(SFTRecipe, None, ["name=x", "model.name_or_path=m", "data=d"])
-    with pytest.raises(RecipeError, match="holds a run of `rlvr train`; choose another output_dir"):
+    with pytest.raises(RecipeError, match=r"its config\.resolved\.yaml is of a run of `rlvr train`; choose another"):
+        require_own_folder(sft, tmp_path)
+    (tmp_path / "config.resolved.yaml").write_text("mine: 1")
+    with pytest.raises(RecipeError, match=r"its config\.resolved\.yaml is of something else; choose another"):
         require_own_folder(sft, tmp_path)
 
 

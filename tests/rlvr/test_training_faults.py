@@ -178,6 +178,11 @@ def test_a_schedulers_signal_ends_sft_with_a_checkpoint_and_another_recipe_is_re
     assert len(complete_checkpoints(tmp_path / "stopped")) == 1 and not (tmp_path / "stopped" / "final").exists()
     with pytest.raises(RecipeError, match="holds a run with seed 0, this recipe has 1; continue with the same"):
         run("stopped", seed=1)
+    few = {"max_steps": 20, "logging_steps": 1, "per_device_train_batch_size": 8, "max_length": 128}
+    with pytest.raises(RecipeError, match=r"holds a run in batches of 16 .*, this one has 8; continue with the same"):
+        run("stopped", sft=few)
+    with pytest.raises(RecipeError, match=r"stopped: \d+ steps were made, this recipe makes 1; ask for at least"):
+        run("stopped", sft={**few, "per_device_train_batch_size": 16, "max_steps": 1})
     again = run("stopped")
     assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(whole).items())
     assert run("stopped") == again
