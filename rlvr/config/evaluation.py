@@ -172,3 +172,4 @@ class EvaluationSchedule(Strict):
     limit: int | None = Field(default=None, ge=1)  # only the first problems of the suite
     keep_best: bool = True
     sampling: dict[str, Any] = Field(default_factory=dict)  # replaces values of the suite's sampling
+    prompt: dict[str, Any] = Field(default_factory=dict)  # and of its prompt

@@ -73,6 +73,13 @@ class GRPOSection(Strict):
     sampling_threads: int | None = Field(default=None, ge=1)  # transformers on CPU: the other cores judge meanwhile
     extra: dict[str, Any] = Field(default_factory=dict)
 
+    @field_validator("vllm_url")
+    @classmethod
+    def _address(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"an address as in http://127.0.0.1:8000 is wanted (got {url!r})")
+        return url.rstrip("/")
+
     @field_validator("advantage_clip", mode="before")
     @classmethod
     def _bound(cls, value: Any) -> Any:
@@ -101,6 +108,10 @@ class BudgetSection(Strict):
 
     @model_validator(mode="after")
     def _ordered(self) -> BudgetSection:
+        if self.prior_strength and (self.policy, self.estimator) != ("knapsack", "beta"):
+            raise ValueError(
+                "budget.prior_strength is for policy knapsack with estimator beta; nothing else has priors"
+            )
         if self.low > self.high:
             raise ValueError(f"budget.low ({self.low}) exceeds budget.high ({self.high})")
         if self.cost == "time" and self.hardware is None:

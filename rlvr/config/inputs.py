@@ -91,7 +91,9 @@ def extra_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
         return []
     follows = {**_FOLLOWS_FROM, **(_FOLLOWS_FROM_GRPO if grpo else _FOLLOWS_FROM_SFT)}
     follows.update({name: f"{section}.{name}" for name in type(values).model_fields})
-    lines = [f"{section}.extra.{key}: follows from {follows[key]}; set that" for key in extra if key in follows]
+    uploads = [key for key in extra if key.startswith(("hub_", "push_to_hub"))]
+    lines = [f"{section}.extra.{key}: runs are not uploaded; hf upload OWNER/NAME RUN/final does it" for key in uploads]
+    lines += [f"{section}.extra.{key}: follows from {follows[key]}; set that" for key in extra if key in follows]
     import trl  # loads torch, so only where there is something to look up
 
     config = trl.GRPOConfig if section == "grpo" else trl.SFTConfig
@@ -100,7 +102,7 @@ def extra_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
         f"{section}.extra.{key}: TRL's {config.__name__} has no such field"
         + (f"; did you mean {near[0]}?" if (near := difflib.get_close_matches(key, known, n=1)) else "")
         for key in extra
-        if key not in known and key not in follows
+        if key not in known and key not in follows and key not in uploads
     ]
 
 

@@ -13,12 +13,14 @@ from rlvr.evaluation import Estimate
 from rlvr.report.run_data import Run, load_run
 from rlvr.report.summary import base_model, costs, find, suite_tables, what_was_trained
 
+_MARK = "\n- rlvr\n"  # the tag by which a card is known as one of ours
 _SAMPLING = ("temperature", "top_p", "top_k", "max_completion_length", "seed")
 _PLACES = ("output_dir", "name", "tracking")  # of this machine, not of the method
 
 
 def write_model_card(run_dir: Path) -> Path:
-    """Path of `run_dir/README.md`, written whole or not at all. Errors as in `render_report`."""
+    """Path of `run_dir/README.md`, written whole or not at all; ValueError where that is another's file. Errors as in
+    `render_report`."""
     run = load_run(Path(run_dir))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
@@ -35,6 +37,8 @@ def write_model_card(run_dir: Path) -> Path:
         environment=_environment(run),
     )
     target = run.folder / "README.md"
+    if target.exists() and _MARK not in target.read_text(encoding="utf-8", errors="replace"):
+        raise ValueError(f"{target}: is no model card of ours; move it away first")
     temporary = target.with_name(f".README.md.{os.getpid()}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(target)

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel
 from safetensors import SafetensorError
 from torch import OutOfMemoryError
+from transformers.trainer import TRAINER_STATE_NAME
 
 from rlvr.config import RecipeError, require_same_run
 from rlvr.models import share_weights
@@ -67,6 +68,11 @@ def damage(checkpoint: Path) -> str | None:
             return f"{name} is missing"
         if path.stat().st_size != size:
             return f"{name} has {path.stat().st_size:,} bytes of {size:,}"
+        if name == TRAINER_STATE_NAME:  # read before anything else is
+            try:
+                json.loads(path.read_text())
+            except ValueError:
+                return f"{name} is no JSON"
     return None
 
 

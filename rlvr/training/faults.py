@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 
 from rlvr.write_errors import why_unwritten
 
-CONTINUES = "the same command continues from the newest checkpoint"
+CONTINUES = "the same command continues from the newest checkpoint, if there is one"
 
 
 class TrainingFault(RuntimeError):

@@ -32,7 +32,14 @@ from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
 from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.faults import StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
-from rlvr.training.loading import load_policy, load_training_problems, prompt_lengths, render_prompts, trl_config
+from rlvr.training.loading import (
+    load_policy,
+    load_training_problems,
+    prompt_lengths,
+    render_prompts,
+    taken_by_trl,
+    trl_config,
+)
 from rlvr.training.lora import check_adapter, lora_config
 from rlvr.training.padding_free import why_padding_stays
 from rlvr.training.periodic_evaluation import PeriodicEvaluation
@@ -131,6 +138,11 @@ def success_rates(recipe: GRPORecipe, problems: Mapping[str, Problem]) -> Succes
     budget = recipe.budget
     rates = SuccessRates(window=budget.window, min_rollouts=budget.min_rollouts, half_life=budget.half_life)
     if budget.prior_strength:
+        if not any(measured_rate(problem) is not None for problem in problems.values()):
+            raise RecipeError(
+                f"budget.prior_strength: no problem of {recipe.data.problems} has a pass rate measured by curation;"
+                " set it to 0, or measure (difficulty.policy of a curation recipe)"
+            )
         for key, problem in problems.items():
             measured = measured_rate(problem)
             if measured is not None:
@@ -210,23 +222,24 @@ def train_grpo(recipe: GRPORecipe, model: Any = None, tokenizer: Any = None) -> 
         # one epoch that holds every step: resuming skips batches, and no epoch boundary touches the RNG
         slots = last * recipe.grpo.problems_per_step
         dataset = Dataset.from_dict({"prompt": ["" for _ in range(slots)]})
-        trainer = GroupedGRPOTrainer(
-            recipe=recipe,
-            problems=by_id,
-            prompts=prompts,
-            schedule=schedule,
-            policy=allocation_policy(recipe, seconds),
-            rates=rates,
-            grader=grader,
-            state_extras=routing.state_dict if routing is not None else None,
-            probe=probe,
-            routing=routing.session if routing is not None else None,
-            model=model,
-            processing_class=tokenizer,
-            args=config,
-            train_dataset=dataset,
-            peft_config=lora_config(model, recipe.lora),
-        )
+        with taken_by_trl("grpo", recipe.grpo.extra):
+            trainer = GroupedGRPOTrainer(
+                recipe=recipe,
+                problems=by_id,
+                prompts=prompts,
+                schedule=schedule,
+                policy=allocation_policy(recipe, seconds),
+                rates=rates,
+                grader=grader,
+                state_extras=routing.state_dict if routing is not None else None,
+                probe=probe,
+                routing=routing.session if routing is not None else None,
+                model=model,
+                processing_class=tokenizer,
+                args=config,
+                train_dataset=dataset,
+                peft_config=lora_config(model, recipe.lora),
+            )
         shown = {"group_pass_rate": "pass", "effective_gradient_ratio": "signal", "time/grade": "grade s"}
         trainer.metrics_file = MetricsFile(folder / "metrics.jsonl", recipe.stage, updates)
         for callback in (PrinterCallback, ProgressCallback):

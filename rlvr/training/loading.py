@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import datasets
@@ -37,7 +38,7 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **options)
         found: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, output_loading_info=True, **attention, **options
+            path, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **attention, **options
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         chosen = f" with attn_implementation {section.attn_implementation}" if attention else ""
@@ -48,6 +49,8 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
             f"model {path}: {len(missing)} of the weights that its config.json has are in none of its files, the first"
             f" {missing[0]}"
         )
+    if others := sorted(loaded["mismatched_keys"]):
+        raise RecipeError(f"model {path}: {others[0][0]} has another shape in its files than its config.json says")
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     text = model.config.get_text_config()
@@ -58,11 +61,22 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
 
 def trl_config(kind: Callable[..., C], values: Mapping[str, Any], section: str, extra: Mapping[str, Any]) -> C:
     """Returns TRL's configuration of a recipe's values; RecipeError where TRL refuses it."""
-    try:
+    with taken_by_trl(section, extra):
         return kind(**{**values, **extra})
-    except (ValueError, TypeError) as error:
+
+
+@contextmanager
+def taken_by_trl(section: str, extra: Mapping[str, Any]) -> Iterator[None]:
+    """While the block makes something of TRL's from a recipe: what TRL refuses is a RecipeError that names `extra`."""
+    try:
+        yield
+    except RecipeError:
+        raise
+    except (ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, AttributeError) and not extra:
+            raise
         named = f"{section}.extra {json.dumps(dict(extra), default=str)}" if extra else section
-        raise RecipeError(f"{named}: TRL refuses it: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"{named}: TRL refuses it: {' '.join(str(error).split())}") from error
 
 
 def load_training_problems(section: DataSection, prompt: PromptSection) -> list[Problem]:

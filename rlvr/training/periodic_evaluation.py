@@ -49,12 +49,18 @@ class PeriodicEvaluation(TrainerCallback):
         if len(suites) != 1:
             raise RecipeError(f"evaluation.suite: {self.schedule.suite} is a group; name one of its suites")
         self.suite = suites[0]
-        sampling = {f"sampling.{key}": value for key, value in self.schedule.sampling.items()}
-        self.overrides = [f"{key}={json.dumps(value)}" for key, value in sampling.items()]
+        replaced = {f"sampling.{key}": value for key, value in self.schedule.sampling.items()}
+        replaced |= {f"prompt.{key}": value for key, value in self.schedule.prompt.items()}
+        self.overrides = [f"{key}={json.dumps(value)}" for key, value in replaced.items()]
         if self.schedule.limit is not None:
             self.overrides.append(f"data.limit={self.schedule.limit}")
         self.judge, self.seed, self.own = recipe.judge, recipe.seed, str(self.folder)
         self._check_metric(self.recipe(0))
+        if self.recipe(0).prompt.style == "chat" and not getattr(tokenizer, "chat_template", None):
+            raise RecipeError(
+                f"evaluation.suite: {self.suite.suite} asks in chat, and the tokenizer of {recipe.model.name_or_path}"
+                " has no chat template; set evaluation.prompt to {style: plain}"
+            )
         self.problems = suite_problems(self.recipe(0))  # read once, and refused before anything is trained
         self.best: dict[str, Any] = self._read_best()
 

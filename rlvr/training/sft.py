@@ -22,7 +22,7 @@ from rlvr.training.callbacks import EndsWhereNothingIsLeft, MetricsFile, Nothing
 from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
 from rlvr.training.demonstrations import load_demonstrations
 from rlvr.training.faults import StopOnSignal
-from rlvr.training.loading import load_policy, trl_config
+from rlvr.training.loading import load_policy, taken_by_trl, trl_config
 from rlvr.training.lora import KeepsAdapter, check_adapter, lora_config
 from rlvr.training.publishing import PublishesWhole
 from rlvr.training.restore import RestoresExperts
@@ -85,13 +85,14 @@ def train_sft(recipe: SFTRecipe) -> Path:
     if not isinstance(dataset[0]["prompt"], str):
         chat_text(dataset[0]["prompt"], tokenizer)  # says what is wrong where it has no template
     routing = supervised_routing(model, recipe.moe)
-    trainer = AtomicSFTTrainer(
-        model=model,
-        args=config,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        peft_config=lora_config(model, recipe.lora),
-    )
+    with taken_by_trl("sft", section.extra):
+        trainer = AtomicSFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            peft_config=lora_config(model, recipe.lora),
+        )
     trainer.routing = routing
     batch = section.per_device_train_batch_size * section.gradient_accumulation_steps * config.world_size
     if checkpoint is not None and (earlier := read_environment(folder).get("batch", batch)) != batch:

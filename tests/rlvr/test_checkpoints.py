@@ -40,6 +40,7 @@ def written(folder: Path, step: int) -> Path:
     (staged / "optimizer").mkdir(parents=True)
     for name in ("model.safetensors", "optimizer/part-0"):
         (staged / name).write_bytes(b"x" * 100)
+    (staged / "trainer_state.json").write_text("{}")
     publish_checkpoint(staged, final, {"step": step})
     assert read_state(final) == {"step": step}
     return final
@@ -51,6 +52,7 @@ def written(folder: Path, step: int) -> Path:
         ("optimizer/part-0", b"x" * 99, "optimizer/part-0 has 99 bytes of 100"),
         ("optimizer/part-0", None, "optimizer/part-0 is missing"),
         ("model.safetensors", b"", "model.safetensors has 0 bytes of 100"),
+        ("trainer_state.json", b"{{", "trainer_state.json is no JSON"),
         (STATE_FILE, None, "rlvr_state.json is missing"),
         (STATE_FILE, b'{"step', "rlvr_state.json is no JSON"),
     ],

@@ -87,4 +87,7 @@ def test_a_schedule_that_cannot_be_met_stops_before_training(
     unmeasured = {"suite": str(suite(tmp_path)), "data": str(problems_file), "metric": "pass@7", "at_start": False}
     with pytest.raises(RecipeError, match="'pass@7' is not measured by seen; one of pass@1, pass@2"):
         train_grpo(recipe(warm_model, problems_file, tmp_path / "c", unmeasured))
+    chatty = {"suite": str(suite(tmp_path)), "data": str(problems_file), "prompt": {"style": "chat"}}
+    with pytest.raises(RecipeError, match=r"seen asks in chat, .* has no chat template; set evaluation\.prompt to"):
+        train_grpo(recipe(warm_model, problems_file, tmp_path / "d", chatty))
     assert not (tmp_path / "a" / "metrics.jsonl").exists()

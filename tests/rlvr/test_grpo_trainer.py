@@ -24,6 +24,7 @@ from rlvr.training.trl_methods import check_trl
 STEPS, PROBLEMS, GROUP = 3, 6, 4
 
 
+BETA = {"policy": "knapsack", "estimator": "beta"}
 SMALL = {"problems_per_step": 3, "max_completion_length": 16}
 
 
@@ -184,12 +185,16 @@ def test_a_killed_run_resumes_as_the_same_run(warm_model, problems_file, tmp_pat
 def test_pass_rates_measured_by_curation_open_the_history_where_the_recipe_asks(problems_file, pipeline_set, tmp_path):
     tagged = {p.id: p.model_copy(update={"tags": ["pass-rate:0.250"]}) for p in pipeline_set[:2]}
     tagged |= {p.id: p for p in pipeline_set[2:]}
-    run = recipe(tmp_path, problems_file, tmp_path, budget={"prior_strength": 4})
+    run = recipe(tmp_path, problems_file, tmp_path, budget={**BETA, "prior_strength": 4})
     rates = success_rates(run, tagged)
     known = [rates.posterior(key) for key in tagged]
     assert known[0] == known[1] == Posterior(1.5, 3.5) and not any(known[2:])
     assert rates.window(pipeline_set[0].id) is None
     assert success_rates(recipe(tmp_path, problems_file, tmp_path), tagged).posterior(pipeline_set[0].id) is None
+    with pytest.raises(RecipeError, match=r"prior_strength: no problem of .* has a pass rate measured by curation"):
+        success_rates(run, {p.id: p for p in pipeline_set[2:]})
+    with pytest.raises(ValueError, match=r"budget\.prior_strength is for policy knapsack with estimator beta"):
+        recipe(tmp_path, problems_file, tmp_path, budget={"prior_strength": 4})
 
 
 def test_solved_problems_retire_from_a_run_and_are_counted(warm_model, problems_file, tmp_path):

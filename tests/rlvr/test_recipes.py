@@ -39,6 +39,7 @@ BASE = ["name=x", "model.name_or_path=m", "data.problems=p"]
         ("grpo.max_steps=true", "override 'grpo.max_steps=true': grpo: max_steps: a number is wanted (got true)"),
         ("grpo.lr_scheduler_type=cosin", "grpo.lr_scheduler_type: Input should be 'linear', 'cosine'"),
         ("model.attn_implementation=spda", "unknown attention 'spda'; did you mean sdpa?"),
+        ("grpo.vllm_url=localhost:8000", "grpo.vllm_url: an address as in http://127.0.0.1:8000 is wanted"),
         ("stage=../x", "stage: a name for a folder, without / (got '../x')"),
         ("prompt.style=plain prompt.system=hi", "with style plain put it into prompt.template"),
         ("grpo.num_generations=many", "grpo.num_generations: Input should be a valid integer"),
@@ -108,6 +109,10 @@ def test_the_learning_rate_schedules_are_those_of_transformers_that_need_no_eval
         ({"learning_rate": 1.0}, "grpo.extra.learning_rate: follows from grpo.learning_rate; set that"),
         ({"steps_per_generation": 2}, "grpo.extra.steps_per_generation: follows from grpo.problems_per_step"),
         ({"seed": 2}, "grpo.extra.seed: follows from seed; set that"),
+        (
+            {"hub_token": "secret"},
+            "grpo.extra.hub_token: runs are not uploaded; hf upload OWNER/NAME RUN/final does it",
+        ),
         ({"vllm_gpu_memory_utilisation": 1}, "has no such field; did you mean vllm_gpu_memory_utilization?"),
     ],
 )
@@ -148,7 +153,9 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tiny_model, tmp_path, fault):
         pytest.skip("flash-attn is installed")
     else:
         attention = fault
-    with pytest.raises(RecipeError, match=r"^model .*/model: (cannot be loaded[^\n]*: |\d+ of the weights)[^\n]+$"):
+    with pytest.raises(
+        RecipeError, match=r"^model .*/model: (cannot be loaded[^\n]*: |\d+ of the weights|model.embed)[^\n]+$"
+    ):
         load_policy(ModelSection(name_or_path=str(folder), attn_implementation=attention))
 
 

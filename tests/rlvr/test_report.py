@@ -280,6 +280,11 @@ def test_the_model_card_of_an_unevaluated_run_says_so(run: Path) -> None:
     assert done.output.splitlines() == [str(run / "report.html"), str(run / "README.md")]
     text = (run / "README.md").read_text(encoding="utf-8")
     assert "No evaluation was found" in text and "{{" not in text
+    assert write_model_card(run) == run / "README.md"  # its own it writes again
+    (run / "README.md").write_text("mine")
+    with pytest.raises(ValueError, match=r"README\.md: is no model card of ours; move it away first"):
+        write_model_card(run)
+    assert (run / "README.md").read_text() == "mine"
 
 
 # --- words ---

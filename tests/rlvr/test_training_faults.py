@@ -183,6 +183,8 @@ def test_a_schedulers_signal_ends_sft_with_a_checkpoint_and_another_recipe_is_re
         run("stopped", sft=few)
     with pytest.raises(RecipeError, match=r"stopped: \d+ steps were made, this recipe makes 1; ask for at least"):
         run("stopped", sft={**few, "per_device_train_batch_size": 16, "max_steps": 1})
+    with pytest.raises(RecipeError, match=r'^sft\.extra \{"eval_strategy": "steps"\}: TRL refuses it: .+eval_dataset'):
+        run("other", sft={"max_steps": 1, "extra": {"eval_strategy": "steps"}})
     again = run("stopped")
     assert all(torch.equal(tensor, weights(again)[name]) for name, tensor in weights(whole).items())
     assert run("stopped") == again
