@@ -27,6 +27,7 @@ from budget_policies import TAG, interval, pass_rates
 
 from data_curation import Problem, load_problems, save_problems
 from rlvr.config import GRPORecipe, load_recipe
+from rlvr.config.load import RESOLVED
 
 ARMS = ("both stages", "broad only", "hard only", "small, easy and hard")
 MEASURED = 8  # samples by which problems are ranked, and of every evaluation
@@ -34,7 +35,7 @@ MEASURED = 8  # samples by which problems are ranked, and of every evaluation
 
 def recipe_of(arm: str, run: Path, out: Path) -> GRPORecipe:
     """The recipe of an arm, from those of the stages of `run`."""
-    stage1, stage2 = (load_recipe(GRPORecipe, run / name / "config.resolved.yaml") for name in ("stage1", "stage2"))
+    stage1, stage2 = (load_recipe(GRPORecipe, run / name / RESOLVED) for name in ("stage1", "stage2"))
     steps = stage1.steps + stage2.steps
     chosen = stage2 if arm == "hard only" else stage1
     values = chosen.model_dump(mode="json")
@@ -81,7 +82,7 @@ def measured(run: Path, out: Path) -> dict[str, Any]:
 
     path = out / "outcome.json"
     found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    stage2 = load_recipe(GRPORecipe, run / "stage2" / "config.resolved.yaml")
+    stage2 = load_recipe(GRPORecipe, run / "stage2" / RESOLVED)
     held = family(run, "heldout")
     hard: list[Problem] = []
     for arm in [arm for arm in ("SFT", *ARMS) if arm not in found]:
@@ -93,11 +94,11 @@ def measured(run: Path, out: Path) -> dict[str, Any]:
         else:
             checkpoint = train_grpo(recipe_of(arm, run, out / arm.replace(" ", "-").replace(",", "")))
         rates = pass_rates(stage2, checkpoint, held, MEASURED)
-        levels = {problem.difficulty for problem in held}
+        levels = sorted({problem.difficulty for problem in held if problem.difficulty})
         found[arm] = {
             "held out": statistics.fmean(rates),
             **{level: statistics.fmean(r for r, p in zip(rates, held, strict=True) if p.difficulty == level)
-               for level in sorted(map(str, levels))},
+               for level in levels},
             "hard, trained on": statistics.fmean(pass_rates(stage2, checkpoint, hard, MEASURED)),
         }  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from rlvr.config.load import require_folder
+from rlvr.config.load import RESOLVED, require_folder
 
 
 @click.group()
@@ -268,7 +268,7 @@ def _recorded(path: Path, limit: int) -> tuple[list[dict[str, Any]], float]:
     rows: list[dict[str, Any]] = []
     for folder in sorted({file.parent for file in path.rglob("step-*.parquet")}):
         rows += [row for row in read_records(folder) if row.get("routes") is not None]
-    config = path / "config.resolved.yaml"
+    config = path / RESOLVED
     values = yaml.safe_load(config.read_text()) if config.is_file() else {}
     return rows[-limit:], float(values.get("grpo", {}).get("temperature", 1.0))
 

@@ -75,22 +75,24 @@ _FOLLOWS_FROM_GRPO = {
     "gradient_accumulation_steps": _ARITHMETIC,
     "steps_per_generation": _ARITHMETIC,
     "generation_batch_size": _ARITHMETIC,
-    "logging_steps": "the step",
+    "logging_steps": "grpo.updates_per_step and num_iterations",
     "save_strategy": "grpo.save_steps",
-    "shuffle_dataset": "curriculum",
+    "shuffle_dataset": "seed and curriculum",
     "num_train_epochs": "grpo.max_steps",
 }
 
 
 def extra_faults(recipe: SFTRecipe | GRPORecipe) -> list[str]:
     """Returns a line for each key of the recipe's `extra` that TRL does not know, or that the recipe itself sets."""
-    grpo = isinstance(recipe, GRPORecipe)
-    section, values = ("grpo", recipe.grpo) if isinstance(recipe, GRPORecipe) else ("sft", recipe.sft)
+    section, values, own = (
+        ("grpo", recipe.grpo, _FOLLOWS_FROM_GRPO)
+        if isinstance(recipe, GRPORecipe)
+        else ("sft", recipe.sft, _FOLLOWS_FROM_SFT)
+    )
     extra = values.extra
     if not extra:
         return []
-    follows = {**_FOLLOWS_FROM, **(_FOLLOWS_FROM_GRPO if grpo else _FOLLOWS_FROM_SFT)}
-    follows.update({name: f"{section}.{name}" for name in type(values).model_fields})
+    follows = {**_FOLLOWS_FROM, **own, **{name: f"{section}.{name}" for name in type(values).model_fields}}
     uploads = [key for key in extra if key.startswith(("hub_", "push_to_hub"))]
     lines = [f"{section}.extra.{key}: runs are not uploaded; hf upload OWNER/NAME RUN/final does it" for key in uploads]
     lines += [f"{section}.extra.{key}: follows from {follows[key]}; set that" for key in extra if key in follows]

@@ -16,6 +16,7 @@ import yaml
 
 from data_curation import Problem, load_problems
 from rlvr.config import EvaluationRecipe
+from rlvr.config.load import RESOLVED
 from rlvr.fingerprints import FILE, Fingerprint, Fingerprints, digest, of_problem, read_fingerprints
 
 COVERAGE = 0.5  # share of the weight of a problem's 5-grams that a training problem holds
@@ -130,7 +131,7 @@ def ancestry(checkpoint: Path) -> Iterator[Path]:
     """The run folders with fingerprints that a checkpoint comes from, the latest first."""
     seen: set[Path] = set()
     for _ in range(_LONGEST_CHAIN):
-        run = next((p for p in (checkpoint, *checkpoint.resolve().parents[:2]) if (p / "config.resolved.yaml").is_file()
+        run = next((p for p in (checkpoint, *checkpoint.resolve().parents[:2]) if (p / RESOLVED).is_file()
                     or (p / FILE).is_file()), None)  # fmt: skip
         if run is None or run.resolve() in seen:
             return
@@ -138,7 +139,7 @@ def ancestry(checkpoint: Path) -> Iterator[Path]:
         if (run / FILE).is_file():
             yield run
         try:
-            config = yaml.safe_load((run / "config.resolved.yaml").read_text(encoding="utf-8"))
+            config = yaml.safe_load((run / RESOLVED).read_text(encoding="utf-8"))
             checkpoint = Path(config["model"]["name_or_path"])
         except (OSError, yaml.YAMLError, KeyError, TypeError):
             return

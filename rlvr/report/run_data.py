@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pyarrow.parquet as pq
 import yaml
 
+from rlvr.config.load import RESOLVED
 from rlvr.evaluation import Results, SuiteMetrics, read_results
 
 BEFORE_TRAINING = ("base", "before", "initial", "init", "untrained")
@@ -143,7 +144,7 @@ def load_run(folder: Path) -> Run:
     run = Run(folder, name=folder.resolve().name)
     bases = [folder, *sorted(path for path in folder.iterdir() if path.is_dir() and _is_stage(path))]
     # A stage run by itself keeps its own recipe; a quickstart has one for all, and an environment in each stage.
-    run.config = _first_mapping(bases, "config.resolved.yaml", run, "the resolved recipe")
+    run.config = _first_mapping(bases, RESOLVED, run, "the resolved recipe")
     run.environment = _first_mapping([folder, *reversed(bases[1:])], "environment.json", run, "versions and hardware")
     for base in bases:
         if (base / "metrics.jsonl").is_file():

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from rlvr.config import RecipeError
+from rlvr.training.checkpoints import require_steps
 from rlvr.training.faults import writing
 
 
@@ -66,11 +66,7 @@ class EndsWhereNothingIsLeft(TrainerCallback):
     RecipeError where the recipe ends before it."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step > state.max_steps:
-            raise RecipeError(
-                f"{args.output_dir}: {state.global_step} steps were made, this recipe makes {state.max_steps}; ask for"
-                " at least as many, or choose another output_dir"
-            )
+        require_steps(args.output_dir, state.global_step, state.max_steps)
         if state.global_step == state.max_steps:
             raise NothingLeft
 

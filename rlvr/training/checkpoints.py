@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import BaseModel
 from safetensors import SafetensorError
-from torch import OutOfMemoryError
+from torch import AcceleratorError, OutOfMemoryError
+from torch.distributed import DistError
 from transformers.trainer import TRAINER_STATE_NAME
 
 from rlvr.config import RecipeError, require_same_run
@@ -62,6 +63,8 @@ def damage(checkpoint: Path) -> str | None:
         return f"{STATE_FILE} is missing"
     except ValueError:
         return f"{STATE_FILE} is no JSON"
+    if not isinstance(state, dict):
+        return f"{STATE_FILE} holds no state"
     for name, size in state.get(_SIZES, {}).items():
         path = checkpoint / name
         if not path.is_file():
@@ -97,16 +100,8 @@ def finished_run(recipe: BaseModel, folder: Path) -> Path | None:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Returns our own state saved in a checkpoint."""
-    path = checkpoint / STATE_FILE
-    try:
-        state: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"{path}: missing, so the checkpoint is incomplete; resume from an earlier one"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"{path}: damaged ({error}); resume from an earlier checkpoint") from None
+    """Returns our own state saved in a whole checkpoint."""
+    state: dict[str, Any] = json.loads((checkpoint / STATE_FILE).read_text())
     state.pop(_SIZES, None)
     return state
 
@@ -142,6 +137,15 @@ def rotate(folder: Path, keep: int | None) -> None:
         shutil.rmtree(path)
 
 
+def require_steps(run: Path, made: int, wanted: int) -> None:
+    """Raises RecipeError where a run that is to be continued has made more steps than its recipe makes."""
+    if made > wanted:
+        raise RecipeError(
+            f"{run}: {made} steps were made, this recipe makes {wanted}; ask for at least as many, or choose another"
+            " output_dir"
+        )
+
+
 def clear_staging(folder: Path) -> None:
     """Removes what a killed run left half-written."""
     shutil.rmtree(folder / STAGING, ignore_errors=True)
@@ -161,16 +165,19 @@ def staged(folder: Path, what: str) -> Iterator[None]:
 
 @contextmanager
 def readable(checkpoint: str | os.PathLike[str] | None) -> Iterator[None]:
-    """While the block reads a checkpoint: what its files cannot be read for is a RecipeError that names it."""
+    """While the block reads a checkpoint: that it cannot be read is a RecipeError that names it and why.
+
+    That a device or another process failed meanwhile is not the checkpoint's fault and goes through.
+    """
     try:
         yield
-    except (OutOfMemoryError, RecipeError):
+    except (AcceleratorError, DistError, OutOfMemoryError, RecipeError):
         raise
     except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
         reason = " ".join(str(error).split())
         raise RecipeError(
-            f"{checkpoint}: damaged: cannot be read ({reason[:200]}); delete it, and the same command continues from"
-            " the one before"
+            f"{checkpoint}: cannot be read ({reason[:200]}); if it is damaged, move it away, and the same command"
+            " continues from the one before"
         ) from error
 
 

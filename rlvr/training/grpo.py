@@ -29,7 +29,7 @@ from rlvr.rollouts.records import drop_records
 from rlvr.serving.cost import PlannedCosts, planned_costs
 from rlvr.serving.hardware import parse_hardware
 from rlvr.training.callbacks import EndsEarly, MetricsFile, ProgressBar
-from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state
+from rlvr.training.checkpoints import finished_run, latest_checkpoint, name_cpu_plainly, read_state, require_steps
 from rlvr.training.faults import StopOnSignal
 from rlvr.training.grpo_trainer import GroupedGRPOTrainer
 from rlvr.training.loading import (
@@ -275,11 +275,7 @@ def check_unchanged(folder: Path, checkpoint: Path | None, recipe: GRPORecipe, p
                 " continue with the same, or choose another output_dir"
             )
     updates, steps = int(checkpoint.name.rpartition("-")[2]), read_state(checkpoint)["step"]
-    if steps > recipe.steps:
-        raise RecipeError(
-            f"{checkpoint}: {steps} steps were made, this recipe makes {recipe.steps}; ask for at least as many, or"
-            " choose another output_dir"
-        )
+    require_steps(folder, steps, recipe.steps)
     now = recipe.grpo.updates_per_step * recipe.grpo.num_iterations
     if updates != steps * now:
         raise RecipeError(

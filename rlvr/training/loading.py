@@ -42,7 +42,7 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
         )
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         chosen = f" with attn_implementation {section.attn_implementation}" if attention else ""
-        raise RecipeError(f"model {path}: cannot be loaded{chosen}: {' '.join(str(error).split())}") from None
+        raise RecipeError(f"model {path}: cannot be loaded{chosen}: {' '.join(str(error).split())}") from error
     model, loaded = found
     if missing := sorted(loaded["missing_keys"]):  # transformers makes them up, and says so in a long table
         raise RecipeError(
@@ -60,22 +60,20 @@ def load_policy(section: ModelSection) -> tuple[Any, Any]:
 
 
 def trl_config(kind: Callable[..., C], values: Mapping[str, Any], section: str, extra: Mapping[str, Any]) -> C:
-    """Returns TRL's configuration of a recipe's values; RecipeError where TRL refuses it."""
+    """Returns TRL's configuration of a recipe's values; RecipeError where TRL refuses what `extra` adds."""
     with taken_by_trl(section, extra):
         return kind(**{**values, **extra})
 
 
 @contextmanager
 def taken_by_trl(section: str, extra: Mapping[str, Any]) -> Iterator[None]:
-    """While the block makes something of TRL's from a recipe: what TRL refuses is a RecipeError that names `extra`."""
+    """While the block makes something of TRL's with a recipe's `extra`: a refusal is a RecipeError that names it."""
     try:
         yield
-    except RecipeError:
-        raise
     except (ValueError, TypeError, AttributeError) as error:
-        if isinstance(error, AttributeError) and not extra:
+        if not extra or isinstance(error, RecipeError):
             raise
-        named = f"{section}.extra {json.dumps(dict(extra), default=str)}" if extra else section
+        named = f"{section}.extra {json.dumps(dict(extra), default=str)}"
         raise RecipeError(f"{named}: TRL refuses it: {' '.join(str(error).split())}") from error
 
 

@@ -81,6 +81,13 @@ def train_sft(recipe: SFTRecipe) -> Path:
     )
     config = trl_config(SFTConfig, values, "sft", section.extra)
     name_cpu_plainly(config)
+    batch = section.per_device_train_batch_size * section.gradient_accumulation_steps * config.world_size
+    if checkpoint is not None and (earlier := read_environment(folder).get("batch", batch)) != batch:
+        raise RecipeError(
+            f"{folder}: holds a run in batches of {earlier} (sft.per_device_train_batch_size x"
+            f" gradient_accumulation_steps x processes), this one has {batch}; continue with the same, or choose"
+            " another output_dir"
+        )
     model, tokenizer = load_policy(recipe.model)
     if not isinstance(dataset[0]["prompt"], str):
         chat_text(dataset[0]["prompt"], tokenizer)  # says what is wrong where it has no template
@@ -94,13 +101,6 @@ def train_sft(recipe: SFTRecipe) -> Path:
             peft_config=lora_config(model, recipe.lora),
         )
     trainer.routing = routing
-    batch = section.per_device_train_batch_size * section.gradient_accumulation_steps * config.world_size
-    if checkpoint is not None and (earlier := read_environment(folder).get("batch", batch)) != batch:
-        raise RecipeError(
-            f"{folder}: holds a run in batches of {earlier} (sft.per_device_train_batch_size x"
-            f" gradient_accumulation_steps x processes), this one has {batch}; continue with the same, or choose"
-            " another output_dir"
-        )
     if trainer.accelerator.is_main_process:
         write_resolved(recipe, folder)
         write_environment(folder, seed=recipe.seed, demonstrations=len(dataset), batch=batch)

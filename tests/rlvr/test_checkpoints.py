@@ -55,6 +55,7 @@ def written(folder: Path, step: int) -> Path:
         ("trainer_state.json", b"{{", "trainer_state.json is no JSON"),
         (STATE_FILE, None, "rlvr_state.json is missing"),
         (STATE_FILE, b'{"step', "rlvr_state.json is no JSON"),
+        (STATE_FILE, b"[]", "rlvr_state.json holds no state"),
     ],
 )
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, caplog, name, content, said):

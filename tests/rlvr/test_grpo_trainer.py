@@ -221,7 +221,7 @@ def test_a_run_is_not_continued_with_other_data_another_seed_or_other_steps(warm
         train_grpo(recipe(warm_model, problems_file, tmp_path / "run", seed=5))
     two = recipe(warm_model, problems_file, tmp_path / "two", grpo={"save_steps": 1, "max_steps": 2, **SMALL})
     shutil.rmtree(train_grpo(two))
-    with pytest.raises(RecipeError, match=r"checkpoint-2: 2 steps were made, this recipe makes 1; ask for at least"):
+    with pytest.raises(RecipeError, match=r"two: 2 steps were made, this recipe makes 1; ask for at least"):
         train_grpo(recipe(warm_model, problems_file, tmp_path / "two", grpo={"max_steps": 1, **SMALL}))
     with pytest.raises(RecipeError, match=r"1 updates made 1 step\(s\), this recipe makes 2 a step"):
         train_grpo(recipe(warm_model, problems_file, tmp_path / "run", grpo={"updates_per_step": 2}))
@@ -262,7 +262,7 @@ def test_a_checkpoint_whose_bytes_are_others_is_named(trained_once, tmp_path, na
     file.write_bytes(b"\xff" * file.stat().st_size)
     run = trained_once.model_copy(update={"output_dir": str(out)})
     with pytest.raises(
-        RecipeError, match=r"checkpoint-1: damaged: cannot be read \(.+; delete it, and the same command"
+        RecipeError, match=r"checkpoint-1: cannot be read \(.+; if it is damaged, move it away, and the"
     ):
         train_grpo(run)
 
