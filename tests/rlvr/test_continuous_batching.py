@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from test_grpo_trainer import recipe
 from transformers import AutoModelForCausalLM, AutoTokenizer, ContinuousBatchingConfig, GenerationConfig
 
 from rlvr.config import RecipeError
+from rlvr.rollouts import continuous
 from rlvr.rollouts.continuous import sample_continuously
 from rlvr.rollouts.policy_engine import EngineFailure
 from rlvr.rollouts.sampling import sample
@@ -28,7 +31,9 @@ def policy(warm_model) -> tuple[Any, list[list[int]], list[int]]:
     return AutoModelForCausalLM.from_pretrained(warm_model), prompts, [tokenizer.eos_token_id]
 
 
-def drawn(policy: tuple[Any, list[list[int]], list[int]], finished: Any = None, **config: Any) -> Any:
+def drawn(
+    policy: tuple[Any, list[list[int]], list[int]], finished: Any = None, patience_s: float = 45, **config: Any
+) -> Any:
     model, prompts, ends = policy
     return sample_continuously(
         model,
@@ -38,6 +43,7 @@ def drawn(policy: tuple[Any, list[list[int]], list[int]], finished: Any = None, 
         batching=ContinuousBatchingConfig(block_size=8),
         end_token_ids=ends,
         finished=finished,
+        patience_s=patience_s,
     )
 
 
@@ -80,6 +86,28 @@ def test_a_thread_that_ends_is_an_engine_failure(policy, monkeypatch):
     monkeypatch.setattr(ContinuousBatchingManager, "_run_generation_loop", lambda self, *arguments: None)
     with pytest.raises(EngineFailure, match=r"^continuous batching: its thread ended with 0 of 6 rollouts done"):
         drawn(policy, do_sample=False)
+
+
+def test_a_thread_that_hangs_is_an_engine_failure_and_one_at_work_is_not(policy, monkeypatch):
+    from transformers.generation.continuous_batching.continuous_api import ContinuousBatchingManager
+
+    let_go = threading.Event()
+    monkeypatch.setattr(continuous, "_SLICE_S", 0.2)
+    inner = policy[0].forward
+    slow = iter(range(1))
+
+    def at_work(*arguments: Any, **options: Any) -> Any:
+        ends = time.process_time() + (1.2 if next(slow, None) is not None else 0)
+        while time.process_time() < ends:
+            pass
+        return inner(*arguments, **options)
+
+    monkeypatch.setattr(policy[0], "forward", at_work)
+    assert len(drawn(policy, do_sample=False, patience_s=0.6).tokens) == 6
+    monkeypatch.setattr(ContinuousBatchingManager, "_run_generation_loop", lambda self, *arguments: let_go.wait())
+    monkeypatch.setattr(ContinuousBatchingManager, "stop", lambda self, **options: let_go.set())  # that would wait 5 s
+    with pytest.raises(EngineFailure, match=r"^continuous batching: has hung for 1 s with 0 of 6 rollouts done$"):
+        drawn(policy, do_sample=False, patience_s=0.6)
 
 
 @pytest.mark.parametrize("adapter", [None, {"rank": 4}], ids=["whole", "lora"])
